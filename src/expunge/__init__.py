@@ -1,0 +1,116 @@
+"""Expunge removes data from trained classifiers and shows what was achieved.
+
+Names are resolved on first use, so that reading a record or checking a certificate works where
+torch is not installed:
+
+    task   = expunge.forget_classes(train, {3}, holdout=test)
+    result = expunge.unlearn(model, expunge.LeastSquaresRemoval(), task, seed=0)
+    report = expunge.audit(result, task, references=[retrained])
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from expunge._training import Recipe
+    from expunge.auditing import AuditReport, audit
+    from expunge.errors import ExpungeError
+    from expunge.methods import (
+        METHODS,
+        FineTune,
+        LeastSquaresRemoval,
+        MaskClass,
+        Method,
+        MuMis,
+        NaivePrototypeSurgery,
+        PrototypeSurgery,
+        Retrain,
+    )
+    from expunge.records import Limits, Measurement, NotMeasured, Outcome, RunRecord
+    from expunge.runs import load_run, save_run
+    from expunge.statistics import FeatureStatistics
+    from expunge.task import (
+        ForgetTask,
+        Training,
+        forget_classes,
+        forget_ids,
+        forget_indices,
+        forget_subclasses,
+    )
+    from expunge.unlearning import Unlearned, unlearn
+
+__all__ = [
+    "METHODS",
+    "AuditReport",
+    "ExpungeError",
+    "FeatureStatistics",
+    "FineTune",
+    "ForgetTask",
+    "LeastSquaresRemoval",
+    "Limits",
+    "MaskClass",
+    "Measurement",
+    "Method",
+    "MuMis",
+    "NaivePrototypeSurgery",
+    "NotMeasured",
+    "Outcome",
+    "PrototypeSurgery",
+    "Recipe",
+    "Retrain",
+    "RunRecord",
+    "Training",
+    "Unlearned",
+    "audit",
+    "forget_classes",
+    "forget_ids",
+    "forget_indices",
+    "forget_subclasses",
+    "load_run",
+    "save_run",
+    "unlearn",
+]
+
+_HOME = {
+    "expunge._training": ("Recipe",),
+    "expunge.auditing": ("AuditReport", "audit"),
+    "expunge.errors": ("ExpungeError",),
+    "expunge.methods": (
+        "METHODS",
+        "FineTune",
+        "LeastSquaresRemoval",
+        "MaskClass",
+        "Method",
+        "MuMis",
+        "NaivePrototypeSurgery",
+        "PrototypeSurgery",
+        "Retrain",
+    ),
+    "expunge.records": ("Limits", "Measurement", "NotMeasured", "Outcome", "RunRecord"),
+    "expunge.runs": ("load_run", "save_run"),
+    "expunge.statistics": ("FeatureStatistics",),
+    "expunge.task": (
+        "ForgetTask",
+        "Training",
+        "forget_classes",
+        "forget_ids",
+        "forget_indices",
+        "forget_subclasses",
+    ),
+    "expunge.unlearning": ("Unlearned", "unlearn"),
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'expunge' has no attribute {name!r}")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

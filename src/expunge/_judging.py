@@ -1,0 +1,262 @@
+"""The holdout split, and how a run's outcome is judged. Used by both doors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from expunge.data.rows import Rows, content_digests
+from expunge.errors import TaskError
+from expunge.functional.intervals import paired_difference
+from expunge.functional.membership import class_matched_auc, losses, margins
+from expunge.records import Limits, Outcome, OutcomeReport
+
+__all__ = ["Outputs", "clean_holdout", "judge_absent", "judge_unseen", "masked", "split_holdout"]
+
+
+def clean_holdout(holdout: Rows, forget: Sequence[Rows]) -> tuple[Rows, int]:
+    """Drop holdout rows whose content is also in a forget set; above 1 % is an error."""
+    known = {digest for rows in forget for digest in content_digests(rows)}
+    fresh = [i for i, d in enumerate(content_digests(holdout)) if d not in known]
+    dropped = len(holdout) - len(fresh)
+    if dropped > 0.01 * len(holdout):
+        raise TaskError(
+            f"Expected a holdout of rows never trained on, but {dropped} of {len(holdout)} of its "
+            "rows are also in the forget set (more than 1 %). Use data the model has not seen."
+        )
+    return (holdout.select(torch.tensor(fresh, dtype=torch.int64)) if dropped else holdout), dropped
+
+
+def split_holdout(holdout: Rows, seed: int) -> tuple[Rows, Rows]:
+    """Split once into (tune, judge): half of each class, by the hash of seed and record id.
+
+    The same holdout and seed give the same parts, whatever the order of the rows. With an odd
+    number the extra row goes to judge.
+    """
+    rank = [hashlib.sha256(f"{seed}\0{i}".encode()).digest() for i in holdout.ids]
+    tune: list[int] = []
+    for label in holdout.labels.unique().tolist():
+        members = (holdout.labels == label).nonzero().flatten().tolist()
+        members.sort(key=lambda i: rank[i])
+        tune += members[: len(members) // 2]
+    chosen = torch.zeros(len(holdout), dtype=torch.bool)
+    chosen[torch.tensor(tune, dtype=torch.int64)] = True
+    return (
+        holdout.select(chosen.nonzero().flatten()),
+        holdout.select((~chosen).nonzero().flatten()),
+    )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """Logits of one model on the forget records and on judge rows (None without a holdout)."""
+
+    forget: Float[Tensor, "forget classes"]
+    judge: Float[Tensor, "judge classes"] | None
+
+
+def masked(
+    logits: Float[Tensor, "rows classes"], gone: frozenset[int]
+) -> Float[Tensor, "rows classes"]:
+    """The same logits with the forgotten outputs at −inf."""
+    out = logits.clone()
+    out[:, sorted(gone)] = -torch.inf
+    return out
+
+
+def _hits(logits: Float[Tensor, "rows classes"], labels: Tensor) -> Bool[Tensor, " rows"]:
+    return logits.argmax(1) == labels
+
+
+def _percent(hits: Bool[Tensor, " rows"]) -> float:
+    return 100.0 * float(hits.double().mean())
+
+
+def _loss_of_the_rest(
+    before: Float[Tensor, "rows classes"],
+    after: Float[Tensor, "rows classes"],
+    labels: Tensor,
+    limits: Limits,
+    figures: dict[str, float],
+) -> str | None:
+    """The sentence that says why what stays is wrecked, or None; adds figures."""
+    old, new = _hits(before, labels), _hits(after, labels)
+    difference = new.int() - old.int()
+    mean, low, high = paired_difference(difference, confidence=limits.confidence)
+    figures.update(
+        others_before=_percent(old),
+        others_after=_percent(new),
+        others_change=100 * mean,
+        others_change_low=100 * low,
+        others_change_high=100 * high,
+    )
+    if -100 * mean > limits.mean_drop and high < 0:
+        return (
+            f"what stays fell from {_percent(old):.2f} % to {_percent(new):.2f} % (limit: "
+            f"{limits.mean_drop:g} points; interval {100 * low:.2f} to {100 * high:.2f})"
+        )
+    classes = labels.unique().tolist()
+    by_class = [
+        (paired_difference(difference[labels == c], confidence=limits.confidence), c)
+        for c in classes
+    ]
+    (worst, worst_low, worst_high), label = min(by_class, key=lambda item: item[0][0])
+    figures.update(worst_change=100 * worst)
+    if -100 * worst > limits.worst_drop and worst_high < 0:
+        return (
+            f"class {label} fell by {-100 * worst:.1f} points (limit: {limits.worst_drop:g}; "
+            f"interval {100 * worst_low:.1f} to {100 * worst_high:.1f})"
+        )
+    return None
+
+
+def judge_absent(
+    before: Outputs,
+    after: Outputs,
+    forget_labels: Tensor,
+    judge_labels: Tensor | None,
+    gone: frozenset[int],
+    limits: Limits,
+) -> OutcomeReport:
+    """Judge a class request: is the class gone, and did what stays survive?
+
+    What stays is compared with the original *with the forgotten outputs masked*, since taking a
+    class away lifts its neighbours.
+    """
+    figures: dict[str, float] = {
+        "forget_before": _percent(_hits(before.forget, forget_labels)),
+        "forget_after": _percent(_hits(after.forget, forget_labels)),
+    }
+    still_known = figures["forget_after"] > limits.forget_accuracy
+    where = "forget records"
+    rest: Tensor | None = None
+    if judge_labels is not None and before.judge is not None and after.judge is not None:
+        of_class = torch.isin(judge_labels, torch.tensor(sorted(gone)))
+        rest = ~of_class
+        if bool(of_class.any()):
+            left = _percent(_hits(after.judge[of_class], judge_labels[of_class]))
+            figures["judge_class_after"] = left
+            if left > limits.forget_accuracy and not still_known:
+                still_known, where = True, "judge rows of the class"
+    wrecked: str | None = None
+    if rest is not None and before.judge is not None and after.judge is not None:
+        if int(rest.sum()) >= limits.least_rows and judge_labels is not None:
+            wrecked = _loss_of_the_rest(
+                masked(before.judge[rest], gone),
+                after.judge[rest],
+                judge_labels[rest],
+                limits,
+                figures,
+            )
+        else:
+            rest = None
+    if wrecked is not None:
+        return OutcomeReport(outcome=Outcome.WRECKED, reason=wrecked, figures=figures)
+    if still_known:
+        left = figures["forget_after" if where == "forget records" else "judge_class_after"]
+        return OutcomeReport(
+            outcome=Outcome.INEFFECTIVE,
+            reason=f"{left:.2f} % of the {where} are still recognised (limit: "
+            f"{limits.forget_accuracy:g} %)",
+            figures=figures,
+        )
+    if rest is None:
+        return OutcomeReport(
+            outcome=Outcome.UNDETERMINED,
+            reason="the class is no longer given, but what stays could not be judged: "
+            + (
+                "there is no holdout"
+                if judge_labels is None
+                else f"fewer than {limits.least_rows} judge rows of classes that stay"
+            ),
+            figures=figures,
+        )
+    return OutcomeReport(
+        outcome=Outcome.DONE,
+        reason=f"{figures['forget_after']:.2f} % of the forget records still recognised, what "
+        f"stays changed by {figures['others_change']:+.2f} points against the masked original",
+        figures=figures,
+    )
+
+
+def judge_unseen(
+    before: Outputs,
+    after: Outputs,
+    forget_labels: Tensor,
+    judge_labels: Tensor | None,
+    gone: frozenset[int],
+    limits: Limits,
+) -> OutcomeReport:
+    """Judge a record request by membership: forget records against judge rows of their classes.
+
+    The signal is the larger distance from 0.5 of the class-matched loss AUC and margin AUC. It
+    must be clear of 0.5 before the edit to be judged at all, and must fall by half.
+    """
+    figures: dict[str, float] = {
+        "forget_before": _percent(_hits(before.forget, forget_labels)),
+        "forget_after": _percent(_hits(after.forget, forget_labels)),
+    }
+    if judge_labels is None or before.judge is None or after.judge is None:
+        return OutcomeReport(
+            outcome=Outcome.UNDETERMINED, reason="there is no holdout", figures=figures
+        )
+    signal: dict[str, float] = {}
+    clear = False
+    half_width = 0.0
+    for when, outputs in (("before", before), ("after", after)):
+        assert outputs.judge is not None
+        best = 0.0
+        for name, score in (("loss", lambda z, y: -losses(z, y)), ("margin", margins)):
+            value, low, high, used = class_matched_auc(
+                score(outputs.forget, forget_labels),
+                forget_labels,
+                score(outputs.judge, judge_labels),
+                judge_labels,
+                confidence=limits.confidence,
+            )
+            if used == 0:
+                return OutcomeReport(
+                    outcome=Outcome.UNDETERMINED,
+                    reason="no judge row has the class of a forget record",
+                    figures=figures,
+                )
+            figures[f"{name}_auc_{when}"] = value
+            best = max(best, abs(value - 0.5))
+            if when == "before":
+                clear = clear or low > 0.5
+                half_width = max(half_width, (high - low) / 2)
+        signal[when] = best
+    figures["smallest_visible_excess"] = half_width
+    kept = ~torch.isin(judge_labels, torch.tensor(sorted(gone), dtype=torch.int64))
+    wrecked = _loss_of_the_rest(
+        before.judge[kept], after.judge[kept], judge_labels[kept], limits, figures
+    )
+    if wrecked is not None:
+        return OutcomeReport(outcome=Outcome.WRECKED, reason=wrecked, figures=figures)
+    if not clear:
+        return OutcomeReport(
+            outcome=Outcome.UNDETERMINED,
+            reason="no membership signal clear of 0.5 before the edit (excess "
+            f"{signal['before']:.3f}; with {len(forget_labels)} forget records an excess of "
+            f"{half_width:.3f} could have been seen)",
+            figures=figures,
+        )
+    if signal["after"] > 0.5 * signal["before"]:
+        return OutcomeReport(
+            outcome=Outcome.INEFFECTIVE,
+            reason=f"the membership signal went from {signal['before']:.3f} to "
+            f"{signal['after']:.3f}, less than half of it is gone",
+            figures=figures,
+        )
+    return OutcomeReport(
+        outcome=Outcome.DONE,
+        reason=f"the membership signal fell from {signal['before']:.3f} to {signal['after']:.3f}",
+        figures=figures,
+    )

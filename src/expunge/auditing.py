@@ -1,0 +1,141 @@
+"""The door `audit`: reads every model once on the judge part, and puts the questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import nn
+
+from expunge._judging import clean_holdout, masked, split_holdout
+from expunge._state import device_of, digest_of, state_of
+from expunge.audits import Accuracy, Audit, BiasShift, Case, Divergence, Membership, Part, RowSet
+from expunge.data.rows import Rows
+from expunge.errors import InputError, ModelError
+from expunge.heads import logits_of
+from expunge.records import Level, Measurement, NotMeasured, OutcomeReport
+from expunge.task import ForgetTask
+from expunge.unlearning import Unlearned, environment
+
+__all__ = ["AuditReport", "audit"]
+
+_DEFAULT: tuple[Audit, ...] = (Accuracy(), Divergence(), BiasShift(), Membership())
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditReport:
+    """What was measured, on whom, and what could not be. It judges nothing and prints nothing."""
+
+    version: int
+    method: str
+    outcome: OutcomeReport
+    level: Level
+    subjects: tuple[str, ...]
+    references: tuple[str, ...]
+    counts: Mapping[str, int]
+    measurements: tuple[Measurement | NotMeasured, ...]
+    model_digest: str
+    environment: Mapping[str, str]
+
+    def value(self, name: str, subject: str, rows: str) -> float | None:
+        """The measured value of one figure, or None where it was not measured."""
+        for m in self.measurements:
+            if (m.name, m.subject, m.rows) == (name, subject, rows):
+                return m.value if isinstance(m, Measurement) else None
+        return None
+
+
+def audit(
+    result: Unlearned,
+    task: ForgetTask,
+    *,
+    references: Sequence[nn.Module] = (),
+    original: nn.Module | None = None,
+    audits: Sequence[Audit] = _DEFAULT,
+    batch_size: int = 256,
+) -> AuditReport:
+    """Measure `result` on the forget records and on the judge part of the holdout.
+
+    `references` are models retrained without the forget set (three or more show their own
+    spread). `original` defaults to the model that was given to `unlearn`. The split into tune and
+    judge is the one the method was held to. Raises InputError for an empty list of audits and
+    ModelError for references with another number of classes.
+    """
+    if not audits:
+        raise InputError("Expected at least one audit, got none: an empty audit proves nothing.")
+    gone = frozenset().union(*(request.classes for request in result.forgotten))
+    judge = _judge_rows(result, task)
+    parts = _parts(task, judge, gone)
+    before = original if original is not None else result.original
+    models: dict[str, nn.Module] = {} if before is None else {"before": before}
+    models["after"] = result.model
+    names = tuple(f"retrained-{i}" for i in range(len(references)))
+    models.update(zip(names, references, strict=True))
+    logits = {
+        part: {
+            subject: logits_of(model, rows, batch_size=batch_size, device=device_of(model))
+            for subject, model in models.items()
+        }
+        for part, rows in parts.items()
+    }
+    widths = {subject: z.shape[1] for by in logits.values() for subject, z in by.items()}
+    for name, width in widths.items():
+        if width != widths["after"]:
+            raise ModelError(
+                f"Expected every model to give {widths['after']} logits a row, got {width} from "
+                f"{name}. Retrain with the original's number of outputs."
+            )
+    subjects = tuple(models)
+    if task.scope == "classes" and before is not None:
+        subjects = ("before", "after", "mask-class", *names)
+        for by in logits.values():
+            by["mask-class"] = masked(by["before"], gone)
+    case = Case(
+        aim=task.aim,
+        scope=task.scope,
+        gone=gone,
+        classes=widths["after"],
+        subjects=subjects,
+        references=names,
+        parts={part: RowSet(rows.labels, logits[part]) for part, rows in parts.items()},
+        seed=result.split_seed,
+    )
+    measured = tuple(m for question in audits for m in question.measure(case))
+    return AuditReport(
+        version=1,
+        method=result.record.method,
+        outcome=result.record.outcome,
+        level=case.level(),
+        subjects=subjects,
+        references=names,
+        counts={part: len(rows) for part, rows in parts.items()},
+        measurements=measured,
+        model_digest=digest_of(state_of(result.model)),
+        environment=environment(device_of(result.model)),
+    )
+
+
+def _judge_rows(result: Unlearned, task: ForgetTask) -> Rows | None:
+    if task.holdout is None:
+        return None
+    past = [r.rows for r in result.forgotten if r.rows is not None]
+    holdout, _ = clean_holdout(task.holdout, [task.forget, *past])
+    return split_holdout(holdout, result.split_seed)[1]
+
+
+def _parts(task: ForgetTask, judge: Rows | None, gone: frozenset[int]) -> dict[Part, Rows]:
+    parts: dict[Part, Rows] = {"forget-train": task.forget}
+    if judge is None:
+        return parts
+    absent = torch.isin(judge.labels, torch.tensor(sorted(gone), dtype=torch.int64))
+    same = (
+        absent if task.scope == "classes" else torch.isin(judge.labels, task.forget.labels.unique())
+    )
+    found: dict[Part, torch.Tensor] = {"forget-test": same, "others": ~absent}
+    for part, chosen in found.items():
+        if bool(chosen.any()):
+            parts[part] = judge.select(chosen.nonzero().flatten())
+    return parts

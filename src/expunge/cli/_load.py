@@ -1,0 +1,165 @@
+"""From a job file to model, data, task, method and references: everything typed errors first."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import expunge
+from expunge._training import Recipe
+from expunge._weights import build, load_weights, read_weights
+from expunge.cli._imports import imported
+from expunge.cli._job import Job, checked_fields, nearest
+from expunge.data.rows import Rows
+from expunge.errors import JobError, ModelError
+from expunge.heads import logits_of
+from expunge.records import Limits
+from expunge.runs import ResolvedJob
+from expunge.task import Training
+from expunge.unlearning import Unlearned
+
+__all__ = [
+    "factory_of",
+    "initial_of",
+    "limits_of",
+    "method_of",
+    "model_of",
+    "references_of",
+    "resolved",
+    "training_of",
+]
+
+
+def factory_of(job: Job) -> Callable[[], nn.Module]:
+    """The model factory with its arguments bound."""
+    made = functools.partial(imported(job.model.factory, "model.factory"), **job.model.kwargs)
+    return functools.partial(build, made, name=f"model.factory = {job.model.factory}")
+
+
+def model_of(job: Job, factory: Callable[[], nn.Module]) -> nn.Module | Unlearned:
+    """The trained model in eval mode, or the earlier run with what it forgot."""
+    if job.model.run is not None:
+        run = expunge.load_run(job.place(job.model.run), factory=factory)
+        if not run.outcome.outcome.accepted:
+            raise ModelError(
+                f"Expected `model.run` to be a run that was accepted, got {job.model.run}, which "
+                f"ended {run.outcome.outcome.value}. Start from the model before it."
+            )
+        return run
+    assert job.model.weights is not None
+    state = read_weights(job.place(job.model.weights))
+    return load_weights(factory(), state, source=job.model.weights).eval()
+
+
+def initial_of(job: Job) -> dict[str, Tensor] | None:
+    """The weights before training, where the job names them."""
+    return None if job.model.initial is None else read_weights(job.place(job.model.initial))
+
+
+def training_of(job: Job, factory: Callable[[], nn.Module]) -> Training | None:
+    """How the model is trained: the job's recipe, or its own `fit`."""
+    if job.training is None:
+        return None
+    table = dict(job.training)
+    if "fit" in table:
+        rest = [k for k in table if k != "fit"]
+        if rest:
+            raise JobError(
+                f"Expected `fit` alone in [training], got {rest[0]!r} beside it. Your function "
+                "decides everything else."
+            )
+        return Training(factory, imported(_text(table["fit"], "training.fit"), "training.fit"))
+    transform = table.pop("transform", None)
+    values = checked_fields(Recipe, table, "training")
+    if transform is not None:
+        key = "training.transform"
+        values["transform"] = imported(_text(transform, key), key)
+    return Training(factory, Recipe(**values))
+
+
+def _text(value: Any, key: str) -> str:
+    if not isinstance(value, str):
+        raise JobError(f'Expected `{key}` as "package.module:name", got {value!r}.')
+    return value
+
+
+def method_of(job: Job, name: str | None) -> expunge.Method:
+    """The method of the job with its settings, or the one called `name` with its defaults."""
+    table = dict(job.method or {})
+    own = table.pop("name", None)
+    wanted = name or own
+    if wanted is None:
+        raise JobError("Expected a table [method] with a name, got none. See `expunge methods`.")
+    by_name = {m.info.name: m for m in expunge.METHODS}
+    if wanted not in by_name:
+        raise JobError(f"Expected the name of a method, got {wanted!r}. {nearest(wanted, by_name)}")
+    kind = by_name[wanted]
+    return kind(**checked_fields(kind, table if wanted == own else {}, "method"))
+
+
+def limits_of(job: Job) -> Limits:
+    """The limits of the job; the rest are the defaults."""
+    limits = Limits(**checked_fields(Limits, job.limits, "limits"))
+    if not 0 < limits.confidence < 1:
+        raise JobError(f"Expected `limits.confidence` between 0 and 1, got {limits.confidence}.")
+    for field in dataclasses.fields(limits):
+        if getattr(limits, field.name) < 0:
+            raise JobError(
+                f"Expected `limits.{field.name}` from 0, got {getattr(limits, field.name)}."
+            )
+    return limits
+
+
+def references_of(
+    job: Job, factory: Callable[[], nn.Module], rows: Rows, model: nn.Module
+) -> list[nn.Module]:
+    """The retrained models that the job names, each tried on two rows."""
+    found = []
+    few = rows.select(torch.arange(min(2, len(rows))))
+    for name in job.references.retrained:
+        path = job.place(name)
+        if path.is_dir():
+            reference = expunge.load_run(path, factory=factory).model
+        else:
+            reference = load_weights(factory(), read_weights(path), source=name).eval()
+        cpu = torch.device("cpu")
+        width = logits_of(reference, few, batch_size=2, device=cpu).shape[1]
+        if width != logits_of(model, few, batch_size=2, device=cpu).shape[1]:
+            raise ModelError(f"Expected reference {name} to have the model's outputs, got {width}.")
+        found.append(reference)
+    return found
+
+
+def resolved(job: Job, method: expunge.Method, limits: Limits) -> ResolvedJob:
+    """The job with every default filled in, and the digests of the files it names."""
+    settings: dict[str, Any] = job.model_dump(exclude_none=True)
+    own = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
+    settings["method"] = {"name": method.info.name, **own}
+    settings["limits"] = dataclasses.asdict(limits)
+    if job.training is not None and "fit" not in job.training:
+        defaults = {f.name: f.default for f in dataclasses.fields(Recipe)}
+        settings["training"] = defaults | job.training
+    files = {}
+    for table in ("model", "data", "forget"):
+        for key, value in settings.get(table, {}).items():
+            if isinstance(value, str) and job.place(value).is_file():
+                files[f"{table}.{key}"] = _digest(job.place(value))
+    for i, value in enumerate(job.references.retrained):
+        place = job.place(value)
+        place = place / "record.json" if place.is_dir() else place
+        files[f"references.retrained.{i}"] = _digest(place)
+    if job.model.run is not None:
+        files["model.run"] = _digest(job.place(job.model.run) / "record.json")
+    return ResolvedJob(settings=settings, files=files, folder=str(job.folder))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

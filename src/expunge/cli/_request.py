@@ -1,0 +1,146 @@
+"""The rows and the request of a job."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import expunge
+from expunge.cli._imports import imported, is_import
+from expunge.cli._job import Job
+from expunge.data.rows import Rows, as_rows, read_npz
+from expunge.errors import DataError, InputError, JobError
+from expunge.heads import logits_of
+from expunge.task import ForgetTask, Training
+from expunge.unlearning import Unlearned
+
+__all__ = ["holdout_of", "outputs_of", "rows_of", "task_of", "with_rows"]
+
+
+def _data(job: Job, text: str, key: str) -> Any:
+    if is_import(text):
+        make = imported(text, key)
+        try:
+            return make()
+        except Exception as error:
+            raise DataError(
+                f"Expected `{key}` = {text} to return a Dataset, but it raised "
+                f"{type(error).__name__}: {error}. Fix the function."
+            ) from error
+    path = job.place(text)
+    if path.suffix != ".npz":
+        raise DataError(f'Expected `{key}` as "package.module:name" or an npz file, got {text!r}.')
+    return read_npz(path)
+
+
+def _entries(job: Job, value: list[Any] | str | None, key: str) -> list[Any] | None:
+    """A list given in the job, or read from a .txt (one a row) or .npy file."""
+    if value is None or isinstance(value, list):
+        return value
+    path = job.place(value)
+    try:
+        if path.suffix == ".npy":
+            return list(np.load(path, allow_pickle=False).reshape(-1).tolist())
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise JobError(
+            f"Expected `{key}` to be a list or a .txt or .npy file, but reading {value} raised "
+            f"{type(error).__name__}: {error}."
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _numbers(job: Job, value: list[Any] | str | None, key: str) -> list[int]:
+    entries = _entries(job, value, key) or []
+    try:
+        numbers = [int(e) for e in entries]
+    except ValueError as error:
+        raise JobError(f"Expected `{key}` to hold integers, but {value} holds {error}.") from error
+    if numbers != [e if isinstance(e, float) else int(e) for e in entries]:
+        raise JobError(f"Expected `{key}` to hold integers, but {value} holds fractions.")
+    return numbers
+
+
+def holdout_of(job: Job) -> Any:
+    """The holdout as the job gives it, or None."""
+    return None if job.data.holdout is None else _data(job, job.data.holdout, "data.holdout")
+
+
+def rows_of(job: Job) -> Rows:
+    """The training rows (or the forget rows, where they are given instead) with their ids."""
+    key = "train" if job.data.train is not None else "forget"
+    text = job.data.train or job.data.forget
+    assert text is not None
+    ids = _entries(job, job.data.ids, "data.ids")
+    return as_rows(_data(job, text, f"data.{key}"), ids=ids, argument=key)
+
+
+def task_of(job: Job, rows: Rows, training: Training | None) -> ForgetTask:
+    """The request of the job on its rows."""
+    if job.forget is None:
+        raise JobError("Expected a table [forget] in the job, got none. Add `classes` or `ids`.")
+    forget = job.forget
+    statistics = (
+        None
+        if job.data.statistics is None
+        else expunge.FeatureStatistics.load(job.place(job.data.statistics))
+    )
+    shared: dict[str, Any] = {
+        "holdout": holdout_of(job),
+        "statistics": statistics,
+        "training": training,
+    }
+    if forget.aim is not None:
+        shared["aim"] = forget.aim
+    if forget.classes is not None:
+        classes = _numbers(job, forget.classes, "forget.classes")
+        if job.data.train is not None:
+            return expunge.forget_classes(rows, classes, **shared)
+        task = expunge.forget_classes(None, classes, forget=rows, **shared)
+        return dataclasses.replace(task, explicit_ids=_explicit(job, rows))
+    if forget.indices is not None:
+        return expunge.forget_indices(
+            rows, _numbers(job, forget.indices, "forget.indices"), **shared
+        )
+    return expunge.forget_ids(rows, _entries(job, forget.ids, "forget.ids") or [], **shared)
+
+
+def _explicit(job: Job, rows: Rows) -> bool:
+    """Whether the ids were given, by the job or in the npz, and are no mere row numbers."""
+    return job.data.ids is not None or rows.ids != tuple(str(i) for i in range(len(rows)))
+
+
+def with_rows(run: Unlearned, rows: Rows) -> Unlearned:
+    """The earlier run with its forgotten rows found again, so that they are checked again.
+
+    Requests whose records are not all among `rows` stay without; their ids still count.
+    """
+    position = {text: i for i, text in enumerate(rows.ids)}
+    requests = []
+    for request in run.forgotten:
+        places = [position.get(i) for i in request.ids]
+        if all(p is not None for p in places):
+            found = rows.select(torch.tensor(places, dtype=torch.int64))
+            labels = set(found.labels.tolist())
+            if request.scope == "classes" and not labels <= request.classes:
+                raise InputError(
+                    f"Expected the rows of an earlier request to be of class "
+                    f"{sorted(request.classes)}, got class {min(labels - request.classes)}. The "
+                    "data or their order changed since: give rows `ids` that stay the same."
+                )
+            request = dataclasses.replace(request, rows=found)
+        requests.append(request)
+    return dataclasses.replace(run, forgotten=tuple(requests))
+
+
+def outputs_of(model: nn.Module, rows: Rows, most: int) -> tuple[Tensor, Tensor]:
+    """Logits and labels of at most `most` rows, evenly spaced."""
+    chosen = rows.select(torch.linspace(0, len(rows) - 1, min(most, len(rows))).long())
+    return (
+        logits_of(model, chosen, batch_size=256, device=torch.device("cpu")),
+        chosen.labels,
+    )

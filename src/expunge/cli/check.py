@@ -1,0 +1,171 @@
+"""`expunge check`: a dry run. Everything is loaded and checked, nothing is edited or written."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from expunge.cli._console import Screen, command
+
+if TYPE_CHECKING:
+    from expunge.cli._job import Job
+    from expunge.cli._session import Work
+    from expunge.data.rows import Rows
+    from expunge.unlearning import Rehearsal
+
+__all__ = ["check"]
+
+_LOOK = 2048
+
+
+def check(
+    job: Path = typer.Argument(help="The job file."),
+    method: str = typer.Option(None, "--method", help="Another method than the job's."),
+    as_json: bool = typer.Option(False, "--json", help="Print the findings as JSON."),
+) -> None:
+    """Load everything a job names, check the request, and say what a run would cost."""
+    with command() as screen:
+        _check(screen, job, method, as_json=as_json)
+
+
+def _check(screen: Screen, path: Path, method_name: str | None, *, as_json: bool) -> None:
+    from expunge.cli._job import read_job
+    from expunge.cli._load import references_of
+    from expunge.cli._session import open_job
+    from expunge.unlearning import rehearse
+
+    job = read_job(path)
+    with open_job(job, method_name, screen) as work:
+        found = rehearse(
+            work.model,
+            work.method,
+            work.task,
+            seed=job.seed,
+            head=job.model.head,
+            initial=work.initial,
+            limits=work.limits,
+        )
+        references = references_of(job, work.factory, work.rows, work.module)
+        facts = _facts(work, found) | {"references": len(references)}
+    facts |= _expected(job, work, found, facts["seconds_a_row"])
+    _show(screen, facts)
+    if as_json:
+        screen.json(facts)
+    screen.then(f"expunge unlearn {path}" + (f" --method {method_name}" if method_name else ""))
+
+
+def _facts(work: Work, found: Rehearsal) -> dict[str, Any]:
+    from expunge.cli._request import outputs_of
+
+    rows, where = work.rows, "train" if work.task.retain is not None else "forget"
+    if work.task.holdout is not None:
+        rows, where = work.task.holdout, "holdout"
+    rows = _still_known(work, rows)
+    outputs_of(work.module, rows, 64)  # the first batch pays for warming up
+    start = time.perf_counter()
+    logits, labels = outputs_of(work.module, rows, _LOOK)
+    seconds = (time.perf_counter() - start) / len(labels)
+    accuracy = 100.0 * float((logits.argmax(1) == labels).double().mean())
+    chance = 100.0 / found.classes
+    return {
+        "method": work.method.info.name,
+        "head": None if found.head is None else found.head.name,
+        "features": None if found.head is None else found.head.features,
+        "classes": found.classes,
+        "accuracy": accuracy,
+        "accuracy_rows": where,
+        "chance": chance,
+        "near_chance": accuracy <= chance + 0.15 * (100.0 - chance),
+        **{
+            f.name: getattr(found, f.name)
+            for f in dataclasses.fields(found)
+            if f.name.endswith("_count") or f.name in ("dropped_from_holdout", "statistics")
+        },
+        "needs": sorted(work.method.needs),
+        "seconds_a_row": seconds,
+    }
+
+
+def _still_known(work: Work, rows: Rows) -> Rows:
+    """The rows without classes that an earlier run forgot: their accuracy says nothing."""
+    import torch
+
+    from expunge.unlearning import Unlearned
+
+    if not isinstance(work.model, Unlearned):
+        return rows
+    gone = sorted({c for request in work.model.forgotten for c in request.classes})
+    stays = ~torch.isin(rows.labels, torch.tensor(gone, dtype=torch.int64))
+    return rows.select(stays.nonzero().flatten()) if bool(stays.any()) else rows
+
+
+def _expected(job: Job, work: Work, found: Rehearsal, a_row: float) -> dict[str, Any]:
+    """Rows that would pass through the model, training steps counted as three passes."""
+    needs, task = work.method.needs, work.task
+    retain = found.retain_count or 0
+    rows = 4 * found.forget_count + 2 * found.judge_count
+    if "statistics" in needs and not found.statistics:
+        rows += retain + found.forget_count
+    known = True
+    if "training" in needs:
+        epochs = getattr(None if task.training is None else task.training.fit, "epochs", None)
+        known = isinstance(epochs, int)
+        rows += 3 * retain * epochs if isinstance(epochs, int) else 0
+    elif "retain" in needs:
+        rows += 3 * retain * int(getattr(work.method, "epochs", 1))
+    steps = getattr(work.method, "most_steps", None)
+    if isinstance(steps, int):  # a step that differentiates twice costs about twelve passes
+        rows += 12 * steps * (getattr(work.method, "batch_size", None) or found.forget_count)
+    return {
+        "cost": work.method.info.cost,
+        "expected_seconds": rows * a_row if known else None,
+    }
+
+
+def _show(screen: Screen, facts: dict[str, Any]) -> None:
+    head = (
+        "none found"
+        if facts["head"] is None
+        else (
+            f"{facts['head'] or '(the model itself)'}, {facts['features']} features, "
+            f"{facts['classes']} classes"
+        )
+    )
+    expected = facts["expected_seconds"]
+    retain = facts["retain_count"]
+    stays = "not given" if retain is None else f"{retain:,} rows"
+    holdout = f"{facts['tune_count']:,} to tune, {facts['judge_count']:,} to judge" + (
+        f" ({facts['dropped_from_holdout']} dropped)" if facts["dropped_from_holdout"] else ""
+    )
+    rows = [
+        ("method", facts["method"]),
+        ("head", head),
+        ("accuracy before", f"{facts['accuracy']:.2f} % on {facts['accuracy_rows']}"),
+        ("forget", f"{facts['forget_count']:,} rows matched"),
+        ("what stays", stays),
+        ("holdout", holdout if facts["judge_count"] else "none: the outcome stays open"),
+        ("needs, all met", ", ".join(facts["needs"])),
+        ("references", str(facts["references"])),
+        ("cost", facts["cost"]),
+        (
+            "expected time",
+            "that of your `fit`" if expected is None else f"up to {_readable(expected)} on the CPU",
+        ),
+    ]
+    screen.table(("", ""), rows, left=True)
+    if facts["near_chance"]:
+        screen.warn(
+            f"the accuracy is near chance ({facts['chance']:.1f} %): normalisation or label order?"
+        )
+
+
+def _readable(seconds: float) -> str:
+    if seconds < 1:
+        return "a second"
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,61 @@
+"""The console entry: gathers the commands. Imports of torch wait until a command runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from expunge.cli.check import check
+from expunge.cli.convert import convert
+from expunge.cli.demo import demo
+from expunge.cli.init import init
+from expunge.cli.methods import methods
+from expunge.cli.statistics import statistics
+from expunge.cli.unlearn import unlearn
+
+__all__ = ["app", "main", "run"]
+
+app = typer.Typer(
+    name="expunge",
+    help="Remove data from trained classifiers, and show what was achieved.",
+    epilog="Exit codes: 0 done, 2 bad input, 3 internal, 10 refuted, 11 undetermined, "
+    "12 no-op or ineffective, 13 wrecked.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+)
+for _command in (demo, init, check, unlearn, methods, statistics, convert):
+    app.command()(_command)
+
+
+@app.callback(invoke_without_command=True)
+def _face(
+    version: bool = typer.Option(False, "--version", help="Print the version and stop."),
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(installed("expunge"))
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="expunge")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        return 130
+    return 0
+
+
+def run() -> NoReturn:
+    """Entry point of the `expunge` script."""
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""`expunge methods`: what there is, what each needs, and the most it can support."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from expunge.cli._console import command
+
+if TYPE_CHECKING:
+    from expunge.methods import Method
+
+__all__ = ["methods"]
+
+
+def methods(
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """List the methods: needs, aims, scopes, claims (the ceiling) and cost."""
+    with command() as screen:
+        import expunge
+        from expunge.records import to_json
+
+        if as_json:
+            screen.json([json.loads(to_json(_facts(m))) for m in expunge.METHODS])
+        else:
+            heading = ("name", "summary", "needs", "aims", "for", "supports", "cost")
+            rows = [
+                (
+                    m.info.name,
+                    m.info.summary,
+                    ", ".join(sorted(m.info.needs)),
+                    ", ".join(sorted(m.info.aims)),
+                    ", ".join(sorted(m.info.scopes)),
+                    ", ".join(m.info.claims),
+                    m.info.cost,
+                )
+                for m in expunge.METHODS
+            ]
+            screen.table(heading, rows, left=True, result=True)
+        screen.then("expunge init job.toml")
+
+
+def _facts(method: type[Method]) -> dict[str, Any]:
+    settings = {f.name: f.default for f in dataclasses.fields(method)}  # type: ignore[arg-type]
+    info = {f.name: getattr(method.info, f.name) for f in dataclasses.fields(method.info)}
+    return info | {"settings": settings}

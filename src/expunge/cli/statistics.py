@@ -1,0 +1,65 @@
+"""`expunge statistics`: sums over the training features, for when the data are gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from expunge.cli._console import Screen, command
+
+__all__ = ["statistics"]
+
+
+def statistics(
+    job: Path = typer.Argument(help="The job file; [model] and [data] are read."),
+    out: Path = typer.Option(..., "--out", help="The safetensors file to write; must not exist."),
+) -> None:
+    """Collect feature statistics, from which later requests can be served without the data."""
+    with command() as screen:
+        _collect(screen, job, out)
+        screen.result(str(out))
+        screen.then(f'put statistics = "{out.name}" under [data], then: expunge check {job}')
+
+
+def _collect(screen: Screen, path: Path, out: Path) -> None:
+    import torch
+
+    from expunge._stored import new_file, refuse_existing
+    from expunge._weights import writing
+    from expunge.cli._imports import importable
+    from expunge.cli._job import read_job
+    from expunge.cli._load import factory_of, model_of
+    from expunge.cli._request import rows_of, with_rows
+    from expunge.errors import JobError
+    from expunge.heads import find_head
+    from expunge.statistics import collect_statistics
+    from expunge.unlearning import Unlearned, refuse_random_rows
+
+    refuse_existing(out)
+    job = read_job(path)
+    if job.data.train is None:
+        raise JobError(
+            "Expected `train` in [data] for feature statistics, got `forget`. They are sums over "
+            "all training rows."
+        )
+    with importable(job):
+        model = model_of(job, factory_of(job))
+        rows = rows_of(job)
+        refuse_random_rows(rows, "train")
+        if isinstance(model, Unlearned):
+            run = with_rows(model, rows)
+            gone = {i for request in run.forgotten for i in request.ids}
+            classes = sorted({c for request in run.forgotten for c in request.classes})
+            stays = torch.tensor([i not in gone for i in rows.ids])
+            stays &= ~torch.isin(rows.labels, torch.tensor(classes, dtype=torch.int64))
+            rows, model = rows.select(stays.nonzero().flatten()), run.model
+        inputs, _ = rows.batch(torch.arange(min(2, len(rows))))
+        head = find_head(model, inputs, name=job.model.head)
+        found, _ = collect_statistics(model, head, rows)
+    with new_file(out) as file, writing(file):
+        found.save(file)
+    screen.say(
+        f"{found.sums.rows:,} rows, {found.features} features, {found.classes} classes, head "
+        f"{found.head!r}. Keep the file as safe as the data: differences of such sums reveal rows."
+    )

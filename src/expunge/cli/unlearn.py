@@ -1,0 +1,137 @@
+"""`expunge unlearn`: run a job, write the run folder, audit it."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from expunge.cli._console import Screen, command
+
+if TYPE_CHECKING:
+    from expunge.auditing import AuditReport
+    from expunge.unlearning import Unlearned
+
+__all__ = ["unlearn"]
+
+
+class Device(StrEnum):
+    """Where to compute; `auto` takes a GPU where there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+def unlearn(
+    job: Path = typer.Argument(help="The job file; `expunge init` writes one."),
+    method: str = typer.Option(None, "--method", help="Another method than the job's."),
+    seed: int = typer.Option(None, "--seed", help="Another seed than the job's."),
+    device: Device = typer.Option(Device.auto, "--device", help="Where to compute."),
+    out: Path = typer.Option(None, "--out", help="The run folder to write; must not exist."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+) -> None:
+    """Make a model forget: run a job, write the run folder and audit it.
+
+    Prints the path of the run folder. Exit codes: 0 done, 11 undetermined, 12 no-op or
+    ineffective, 13 wrecked (then the weights are in rejected.safetensors).
+    """
+    with command() as screen:
+        code = _run(screen, job, method, seed, device.value, out, as_json=as_json)
+        raise typer.Exit(code)
+
+
+def _run(
+    screen: Screen,
+    path: Path,
+    method_name: str | None,
+    seed: int | None,
+    device: str,
+    out: Path | None,
+    *,
+    as_json: bool,
+) -> int:
+    import expunge
+    from expunge._stored import refuse_existing, refuse_unwritable
+    from expunge.cli._job import read_job
+    from expunge.cli._load import references_of, resolved
+    from expunge.cli._session import open_job, with_seed
+    from expunge.runs import save_audit
+
+    job = with_seed(read_job(path), seed)
+    if out is None:
+        refuse_unwritable(Path("runs") / "new")
+    else:
+        refuse_existing(out)
+    with open_job(job, method_name, screen) as work:
+        references = references_of(job, work.factory, work.rows, work.module)
+        facts = resolved(job, work.method, work.limits)
+        with screen.progress() as progress:
+            result = expunge.unlearn(
+                work.model,
+                work.method,
+                work.task,
+                seed=job.seed,
+                device=device,
+                head=job.model.head,
+                initial=work.initial,
+                limits=work.limits,
+                progress=progress,
+            )
+        run = expunge.save_run(result, out, job=facts)
+        try:
+            report = expunge.audit(result, work.task, references=references)
+            audit = save_audit(run, report)
+        except expunge.ExpungeError as error:
+            raise type(error)(f"{error} (The run itself is written: {run}.)") from error
+    _show(screen, result, report)
+    if as_json:
+        screen.json(_facts(run, audit, result, report))
+    else:
+        screen.result(str(run))
+    screen.then(_advice(path, run, result))
+    return result.outcome.outcome.exit_code
+
+
+def _show(screen: Screen, result: Unlearned, report: AuditReport) -> None:
+    from expunge.report.table import audit_rows
+
+    heading, rows = audit_rows(report)
+    screen.table(heading, rows)
+    for note in result.record.notes:
+        screen.say(f"note: {note}")
+    screen.say(f"{result.outcome.outcome.value}: {result.outcome.reason}")
+
+
+def _facts(run: Path, audit: Path, result: Unlearned, report: AuditReport) -> dict[str, Any]:
+    from expunge.records import to_json
+
+    accepted = result.outcome.outcome.accepted
+    return {
+        "run": str(run),
+        "weights": str(run / ("model.safetensors" if accepted else "rejected.safetensors")),
+        "audit": str(audit / "audit.json"),
+        "method": result.record.method,
+        **json.loads(to_json(result.outcome)),
+        "exit_code": result.outcome.outcome.exit_code,
+        "measurements": json.loads(to_json(report.measurements)),
+    }
+
+
+def _advice(job: Path, run: Path, result: Unlearned) -> str:
+    outcome = result.outcome.outcome.value
+    if outcome == "done":
+        return (
+            f'expunge.load_run("{run}", factory=...) in Python, or run = "{run}" under [model] '
+            "for a further request"
+        )
+    if outcome == "undetermined":
+        return f"give a larger `holdout` under [data], then: expunge unlearn {job}"
+    other = "retrain" if result.record.method != "retrain" else "fine-tune"
+    if result.record.scope == "classes" and result.record.method != "prototype-surgery":
+        other = "prototype-surgery"
+    return f"expunge unlearn {job} --method {other}"

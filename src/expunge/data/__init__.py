@@ -1,0 +1,8 @@
+"""Views of labelled rows, and readers of public image sets."""
+
+from __future__ import annotations
+
+from expunge.data.readers import read_idx, read_mosaics
+from expunge.data.rows import Rows, as_rows, read_npz
+
+__all__ = ["Rows", "as_rows", "read_idx", "read_mosaics", "read_npz"]

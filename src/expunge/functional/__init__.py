@@ -1,0 +1,1 @@
+"""Pure tensor mathematics: tensors in, tensors out, shapes in the types, no I/O."""

@@ -1,0 +1,70 @@
+"""Membership inference on outputs: how well a score tells forget records from unseen ones."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import norm, rankdata
+from torch import Tensor
+
+__all__ = ["auc", "class_matched_auc", "losses", "margins"]
+
+
+def losses(
+    logits: Float[Tensor, "rows classes"], labels: Int[Tensor, " rows"]
+) -> Float[Tensor, " rows"]:
+    """Cross-entropy a row, float64."""
+    return torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none")
+
+
+def margins(
+    logits: Float[Tensor, "rows classes"], labels: Int[Tensor, " rows"]
+) -> Float[Tensor, " rows"]:
+    """φ = z_y − logsumexp of the other logits a row (the logit of the true-class probability)."""
+    z = logits.double()
+    own = z.gather(1, labels[:, None])
+    others = z.scatter(1, labels[:, None], -torch.inf)
+    return own[:, 0] - torch.logsumexp(others, dim=1)
+
+
+def auc(members: Float[Tensor, " m"], outsiders: Float[Tensor, " n"]) -> float:
+    """P(member score > outsider score), ties counted half (Mann-Whitney)."""
+    ranks = rankdata(torch.cat([members, outsiders]).numpy())
+    m, n = len(members), len(outsiders)
+    return float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
+
+
+def class_matched_auc(
+    members: Float[Tensor, " m"],
+    member_labels: Int[Tensor, " m"],
+    outsiders: Float[Tensor, " n"],
+    outsider_labels: Int[Tensor, " n"],
+    *,
+    confidence: float = 0.95,
+) -> tuple[float, float, float, int]:
+    """AUC within each class, weighted by its members: (auc, low, high, members used).
+
+    The interval is Hanley and McNeil's (Radiology 1982), variances of classes added. Classes
+    without outsiders are left out and not counted; with none left the AUC is NaN.
+    """
+    used, total, variance = 0, 0.0, 0.0
+    for label in member_labels.unique().tolist():
+        inside = members[member_labels == label]
+        outside = outsiders[outsider_labels == label]
+        m, n = len(inside), len(outside)
+        if n == 0:
+            continue
+        a = auc(inside, outside)
+        # Hanley-McNeil; kept away from 0 and 1 so that a perfect split has a width too.
+        b = min(max(a, 0.5 / (m * n)), 1 - 0.5 / (m * n))
+        q1, q2 = b / (2 - b), 2 * b * b / (1 + b)
+        spread = (b * (1 - b) + (m - 1) * (q1 - b * b) + (n - 1) * (q2 - b * b)) / (m * n)
+        used += m
+        total += m * a
+        variance += m * m * spread
+    if used == 0:
+        return math.nan, math.nan, math.nan, 0
+    half = float(norm.ppf(0.5 + confidence / 2)) * math.sqrt(variance) / used
+    return total / used, total / used - half, total / used + half, used

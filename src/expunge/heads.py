@@ -1,0 +1,254 @@
+"""Find the final linear layer of a classifier, and read the features that enter it.
+
+The head is the `nn.Linear` whose output *is* the logits. Its rows are the class prototypes; its
+input h (batch, d) are the penultimate features. Everything else is the backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from expunge._state import digest_of, frozen_statistics, state_of
+from expunge.data.rows import Inputs, Rows
+from expunge.errors import ModelError
+
+__all__ = [
+    "Head",
+    "as_logits",
+    "backbone_digest",
+    "call",
+    "feature_batches",
+    "find_head",
+    "head_matrix",
+    "logits_of",
+    "set_head_matrix",
+    "to_device",
+    "tried",
+]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the final linear layer is: module name, feature dimension d, classes K, bias or not."""
+
+    name: str
+    features: int
+    classes: int
+    has_bias: bool
+
+    def of(self, model: nn.Module) -> nn.Linear:
+        """The linear layer inside `model`."""
+        module = model.get_submodule(self.name)
+        if not isinstance(module, nn.Linear):
+            raise ModelError(
+                f"Expected the head {self.name!r} to be nn.Linear, got {type(module).__name__}."
+            )
+        return module
+
+    def tensor_names(self) -> set[str]:
+        """Names of the head's tensors in the state of the model."""
+        prefix = f"{self.name}." if self.name else ""
+        return {f"{prefix}weight", f"{prefix}bias"}
+
+
+def to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """Move a batch of inputs."""
+    if isinstance(inputs, Tensor):
+        return inputs.to(device)
+    return {name: value.to(device) for name, value in inputs.items()}
+
+
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """Run the model on a batch: a tensor by position, named tensors as keyword arguments."""
+    return model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
+
+
+def tried(model: nn.Module, inputs: Inputs) -> Any:
+    """`call`, the first time: what the model raises on the user's rows becomes a ModelError."""
+    try:
+        return call(model, inputs)
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
+        parts = {"": inputs} if isinstance(inputs, Tensor) else inputs
+        got = ", ".join(f"{n} {tuple(t.shape)} {t.dtype}".strip() for n, t in parts.items())
+        raise ModelError(
+            f"Expected the model to run on rows of the data (a batch of {got}), but it raised "
+            f"{type(error).__name__}: {error}. Make the data set give what the model was trained "
+            "on: shape, dtype, normalisation."
+        ) from error
+
+
+def as_logits(output: Any) -> Float[Tensor, "batch classes"]:
+    """The logits in a model's output: a tensor, the first item of a tuple, or `.logits`.
+
+    Raises ModelError where there are none, for one output (binary by sign) and for more axes.
+    """
+    if hasattr(output, "logits"):
+        output = output.logits
+    elif isinstance(output, dict) and "logits" in output:
+        output = output["logits"]
+    elif isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    if not isinstance(output, Tensor):
+        raise ModelError(
+            "Expected the model to return logits as a tensor, a tuple or `.logits`, got "
+            f"{type(output).__name__}. Wrap the model so that it does."
+        )
+    if output.ndim != 2:
+        raise ModelError(
+            f"Expected logits of shape (batch, classes), got {tuple(output.shape)}. Token and "
+            "pixel classifiers are not supported."
+        )
+    if output.shape[1] < 2:
+        raise ModelError(
+            "Expected at least two logits a row, got one. Give a binary classifier two outputs "
+            "(0 and z) to use it here."
+        )
+    return output
+
+
+@contextmanager
+def _watching(model: nn.Module) -> Iterator[list[tuple[str, Tensor, Tensor]]]:
+    seen: list[tuple[str, Tensor, Tensor]] = []
+    handles = []
+
+    def note(name: str) -> Any:
+        def hook(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
+                seen.append((name, args[0].detach().clone(), output.detach().clone()))
+
+        return hook
+
+    try:
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear):
+                handles.append(module.register_forward_hook(note(name)))
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def find_head(model: nn.Module, inputs: Inputs, *, name: str | None = None) -> Head:
+    """Find the linear layer whose output is the logits, by running `inputs` once in eval mode.
+
+    `name` fixes it where several qualify. Raises ModelError where there is none, where the model
+    changes its output afterwards (softmax, temperature), where the layer reads tokens instead of
+    one vector a row, and where its weight is tied to another module.
+    """
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    if name is not None and name not in linears:
+        raise ModelError(
+            f"Expected `head` to name an nn.Linear of the model, got {name!r}; there are "
+            f"{_listed(linears)}."
+        )
+    with frozen_statistics(model), _watching(model) as seen, torch.no_grad():
+        logits = as_logits(tried(model, inputs))
+        matches = [(n, h) for n, h, z in seen if z.shape == logits.shape and torch.equal(z, logits)]
+    if name is not None:
+        matches = [m for m in matches if m[0] == name]
+    if not matches:
+        asked = f"the layer {name!r}" if name is not None else "some nn.Linear layer"
+        raise ModelError(
+            f"Expected the output of {asked} to be the logits that the model returns, got no "
+            f"match among {_listed(linears)}. Methods that edit the head need a final nn.Linear "
+            "with nothing after it; return its output, not a softmax of it."
+        )
+    found, features = matches[-1]
+    if features.ndim != 2:
+        raise ModelError(
+            f"Expected one feature vector a row at the head {found!r}, got shape "
+            f"{tuple(features.shape)}."
+        )
+    layer = linears[found]
+    names = [n for n, p in model.named_parameters(remove_duplicate=False) if p is layer.weight]
+    if len(names) > 1 or type(layer) is not nn.Linear or hasattr(layer, "parametrizations"):
+        raise ModelError(
+            f"Expected the head {found!r} to own a plain weight, got one that is tied or "
+            f"parametrised ({', '.join(names) or type(layer).__name__}). Untie or bake it first."
+        )
+    return Head(found, layer.in_features, layer.out_features, layer.bias is not None)
+
+
+def _listed(linears: dict[str, nn.Linear]) -> str:
+    names = [n or "(the model itself)" for n in linears]
+    return ", ".join(names[-8:]) if names else "no nn.Linear at all"
+
+
+def backbone_digest(model: nn.Module, head: Head) -> str:
+    """SHA-256 of everything below the head (recipe `sha256-state-v1`)."""
+    own = head.tensor_names()
+    return digest_of({n: t for n, t in state_of(model).items() if n not in own})
+
+
+def head_matrix(model: nn.Module, head: Head) -> Float[Tensor, "classes features+1"]:
+    """A = [W, b] in float64 on the CPU; b is zero for a head without bias."""
+    layer = head.of(model)
+    weight = layer.weight.detach().double().cpu()
+    bias = (
+        layer.bias.detach().double().cpu()
+        if layer.bias is not None
+        else torch.zeros(len(weight), dtype=torch.float64)
+    )
+    return torch.cat([weight, bias[:, None]], dim=1)
+
+
+def set_head_matrix(
+    model: nn.Module, head: Head, matrix: Float[Tensor, "classes features+1"]
+) -> None:
+    """Write A = [W, b] back in the layer's own dtype and place; rows unchanged stay bit-equal."""
+    layer = head.of(model)
+    old = head_matrix(model, head)
+    moved = matrix != old
+    with torch.no_grad():
+        weight = matrix[:, :-1].to(layer.weight)
+        layer.weight.copy_(torch.where(moved[:, :-1].to(weight.device), weight, layer.weight))
+        if layer.bias is not None:
+            bias = matrix[:, -1].to(layer.bias)
+            layer.bias.copy_(torch.where(moved[:, -1].to(bias.device), bias, layer.bias))
+        elif bool(moved[:, -1].any()):
+            raise ModelError(
+                f"Expected the head {head.name!r} to have a bias for this edit, got none."
+            )
+
+
+def feature_batches(
+    model: nn.Module, head: Head, rows: Rows, *, batch_size: int, device: torch.device
+) -> Iterator[tuple[Float[Tensor, "batch features"], Float[Tensor, "batch classes"], Tensor]]:
+    """One streaming pass in eval mode: features h, logits z and labels, batch by batch.
+
+    No hook outlives the pass, also where it ends early or the model raises.
+    """
+    caught: list[Tensor] = []
+
+    def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        caught.append(args[0].detach())
+
+    handle = head.of(model).register_forward_pre_hook(hook)
+    try:
+        with frozen_statistics(model):
+            for inputs, labels in rows.batches(batch_size):
+                caught.clear()
+                with torch.no_grad():
+                    logits = as_logits(call(model, to_device(inputs, device)))
+                yield caught[-1], logits, labels
+    finally:
+        handle.remove()
+
+
+def logits_of(
+    model: nn.Module, rows: Rows, *, batch_size: int, device: torch.device
+) -> Float[Tensor, "rows classes"]:
+    """Logits of every row in eval mode, float32 on the CPU."""
+    parts: list[Tensor] = []
+    with frozen_statistics(model), torch.no_grad():
+        for inputs, _ in rows.batches(batch_size):
+            parts.append(as_logits(call(model, to_device(inputs, device))).float().cpu())
+    return torch.cat(parts)

@@ -1,0 +1,58 @@
+"""Retraining from scratch on what stays: the reference every other method is measured against.
+
+A fresh model from `Training.factory` is trained by `Training.fit` on the retain set alone, under
+the run's seed. Nothing of the given model is used, so nothing of the forget set can survive in it
+(pretraining inside `factory` excepted: that is yours to judge).
+
+Equation: w' = fit(factory(), D∖F). Reference: the definition of exact unlearning; Y. Cao, J. Yang,
+"Towards Making Systems Forget with Machine Unlearning", IEEE S&P 2015. What we do differently from
+common code: some released "retrain" baselines re-initialise only the last layer of the trained
+model; ours never does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch import nn
+
+from expunge.errors import UnsupportedError
+from expunge.methods.base import Method, Run
+from expunge.records import MethodInfo, Paper
+from expunge.task import ForgetTask
+
+__all__ = ["Retrain"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrain(Method):
+    """Train a fresh model on the retain set with the original's own recipe."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="retrain",
+        title="Retraining",
+        summary="train a fresh model without the forget set; exact, slow",
+        paper=Paper(
+            title="Towards Making Systems Forget with Machine Unlearning",
+            authors="Y. Cao, J. Yang",
+            venue="IEEE S&P 2015",
+            link="https://doi.org/10.1109/SP.2015.35",
+        ),
+        needs=frozenset({"retain", "training"}),
+        aims=frozenset({"absent", "unseen"}),
+        scopes=frozenset({"classes", "records"}),
+        claims=("outputs", "features", "file"),
+        changes_buffers=True,
+        stochastic=True,
+        cost="a whole training run",
+    )
+
+    def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
+        """Return a model made by `factory()` and trained by `fit` on the retain set."""
+        if task.training is None or task.retain is None:
+            raise UnsupportedError("Expected `training` and training data for Retrain, got none.")
+        fresh = task.training.factory().to(run.device)
+        run.samples_touched += len(task.retain)
+        return task.training.fit(fresh, task.retain, generator=run.generator, device=run.device)

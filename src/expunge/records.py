@@ -1,0 +1,264 @@
+"""Frozen facts: what a method is, what a run did, what was measured. Standard library only.
+
+Everything here is a value that can be written as JSON (`to_json`) and read where torch is not
+installed. Records are mute: they do not print, plot or judge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, final
+
+__all__ = [
+    "Aim",
+    "Claim",
+    "Cost",
+    "Level",
+    "Limits",
+    "Measurement",
+    "MethodInfo",
+    "Need",
+    "NotMeasured",
+    "Outcome",
+    "OutcomeReport",
+    "Paper",
+    "RunRecord",
+    "Scope",
+    "Structure",
+    "Verdict",
+    "to_json",
+]
+
+Aim = Literal["absent", "unseen"]
+"""What a request asks for: `absent`, the class is gone; `unseen`, records are like new data."""
+
+Claim = Literal["outputs", "features", "file"]
+"""What a method can support at most; the three are judged separately and never blended."""
+
+Scope = Literal["classes", "records"]
+"""What a request names: whole classes, or records of classes that stay."""
+
+Structure = Literal["same", "wraps", "narrows"]
+"""How the edited module relates to the given one."""
+
+Need = Literal["forget", "retain", "statistics", "holdout", "training", "head"]
+"""What a method must be handed; `statistics` is met by training data too."""
+
+Level = Literal["C1", "C2", "C3", "C4"]
+"""Comparator: C1 retrained models, C2 reference models, C3 their summaries, C4 holdout only."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paper:
+    """Where a method comes from."""
+
+    title: str
+    authors: str
+    venue: str
+    link: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodInfo:
+    """What a method is and needs; help texts, the docs matrix and the checks read it from here.
+
+    `claims` is the ceiling: what the method can support at most, not what a run achieved.
+    `changes_buffers` says whether batch-norm statistics may move; `stochastic` whether the seed
+    changes the result.
+    """
+
+    name: str
+    title: str
+    summary: str
+    paper: Paper
+    needs: frozenset[Need]
+    aims: frozenset[Aim]
+    scopes: frozenset[Scope]
+    claims: tuple[Claim, ...]
+    structure: Structure = "same"
+    changes_buffers: bool = False
+    stochastic: bool = False
+    cost: str = ""
+
+
+@final
+class Outcome(enum.Enum):
+    """How a run ended; the value is what records and tables show."""
+
+    DONE = "done"
+    NO_OP = "no-op"
+    INEFFECTIVE = "ineffective"
+    WRECKED = "wrecked"
+    UNDETERMINED = "undetermined"
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command line for this outcome."""
+        return {"done": 0, "undetermined": 11, "no-op": 12, "ineffective": 12, "wrecked": 13}[
+            self.value
+        ]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the edited weights may be written as `model.safetensors`."""
+        return self in (Outcome.DONE, Outcome.UNDETERMINED)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When a run counts as ineffective, wrecked or undetermined. Accuracies in points (percent).
+
+    `forget_accuracy`: largest accuracy that may be left on a forgotten class.
+    `mean_drop`, `worst_drop`: loss on what stays, in the mean and on the worst class.
+    `confidence`: of the paired interval that must exclude no loss.
+    `least_rows`: with fewer judge rows nothing is concluded.
+    """
+
+    forget_accuracy: float = 5.0
+    mean_drop: float = 2.0
+    worst_drop: float = 10.0
+    confidence: float = 0.95
+    least_rows: int = 20
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeReport:
+    """The outcome with the sentence and the figures it rests on."""
+
+    outcome: Outcome
+    reason: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a run cost: `seconds` is the method alone, `door_seconds` the checks around it.
+
+    `passes` counts forward passes over rows (`samples_touched` in all), `parameters_changed` of
+    `parameters` is counted element by element, `peak_bytes` is the peak resident memory of the
+    process on a CPU (of the device on a GPU).
+    """
+
+    seconds: float
+    door_seconds: float
+    peak_bytes: int
+    samples_touched: int
+    gradient_steps: int
+    parameters: int
+    parameters_changed: int
+    buffers_changed: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What one call of `unlearn` did. No ids, no classes: those are private.
+
+    `digest_before` and `digest_after` are SHA-256 over tensor names, dtypes, shapes and bytes
+    (recipe `sha256-state-v1`). `commitment` is a salted SHA-256 of the forget selection.
+    `notes` are sentences a reader must see (which stop rule fired, `transplanted`, refusals).
+    `log` holds the scalars a method reported, in order.
+    """
+
+    version: int
+    method: str
+    settings: Mapping[str, Any]
+    seed: int
+    aim: Aim
+    scope: Scope
+    claims: tuple[Claim, ...]
+    structure: Structure
+    outcome: OutcomeReport
+    limits: Limits
+    cost: Cost
+    forget_count: int
+    retain_count: int | None
+    tune_count: int
+    judge_count: int
+    dropped_from_holdout: int
+    commitment: str
+    digest_before: str
+    digest_after: str
+    head: str | None
+    earlier_requests: int
+    notes: tuple[str, ...] = ()
+    log: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One measured figure of one audit.
+
+    `subject` says which model (`before`, `after`, `mask-class`, `retrained`), `rows` which data.
+    `interval` is a 95 % interval where one is defined. `direction` says which values are better
+    for the claim; `nearest` means: nearest to retraining.
+    """
+
+    audit: str
+    name: str
+    subject: str
+    rows: str
+    value: float
+    n: int
+    unit: str
+    direction: Literal["lower", "higher", "nearest", "none"]
+    level: Level
+    interval: tuple[float, float] | None = None
+    seed: int | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotMeasured:
+    """A figure that could not be measured, and why. It never counts as a pass."""
+
+    audit: str
+    name: str
+    subject: str
+    rows: str
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A judgement of one criterion for one claim, at a comparator level."""
+
+    claim: Claim
+    criterion: str
+    passed: Literal["pass", "fail", "inconclusive"]
+    level: Level
+    reason: str
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (frozenset, set)):
+        return sorted(_plain(v) for v in value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return value
+
+
+def to_json(value: Any) -> str:
+    """Write a record (or a tuple or mapping of records) as readable JSON, keys in field order."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n"

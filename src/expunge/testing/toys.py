@@ -1,0 +1,194 @@
+"""Toy tasks for the contract checks: small, deterministic, trained in about a second.
+
+Three classifiers and the data they were trained on: `mlp` (a tensor in, logits out), `cnn`
+(BatchNorm and Dropout) and `mapping` (dict rows in, an object with `.logits` out). Every value is
+fixed by a seed of its own; the caller's random state is left alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from expunge._rng import isolated
+from expunge._training import Recipe
+from expunge.task import ForgetTask, Training, forget_classes, forget_indices
+
+__all__ = ["TOYS", "Toy", "ToyCnn", "ToyData", "ToyMapping", "ToyMlp", "ToyName", "toy"]
+
+ToyName = Literal["mlp", "cnn", "mapping"]
+
+_CLASSES = 5
+_TRAIN, _HOLDOUT = 32, 40
+_CPU = torch.device("cpu")
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class ToyData(Dataset[Any]):
+    """Rows held in memory and read one by one; `targets` gives all labels without a read.
+
+    Items are `(x, y)`, or dicts of named tensors and `label` where `inputs` has several names.
+    `before_read` is called with the row number first: to count reads, or to raise.
+    """
+
+    inputs: Mapping[str, Tensor]
+    targets: Tensor
+    before_read: Callable[[int], None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, position: int) -> Any:
+        if self.before_read is not None:
+            self.before_read(position)
+        label = int(self.targets[position])
+        if set(self.inputs) == {"x"}:
+            return self.inputs["x"][position], label
+        return {name: value[position] for name, value in self.inputs.items()} | {"label": label}
+
+    def watched(self, before_read: Callable[[int], None]) -> ToyData:
+        """The same rows, with `before_read` called at each read."""
+        return ToyData(self.inputs, self.targets, before_read)
+
+
+@final
+class ToyMlp(nn.Module):
+    """Two linear layers: a tensor in, logits out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(12, 20), nn.ReLU())
+        self.head = nn.Linear(20, _CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of a batch of rows."""
+        logits: Tensor = self.head(self.body(x))
+        return logits
+
+
+@final
+class ToyCnn(nn.Module):
+    """A convolution with BatchNorm and Dropout: images in, logits out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.pool = nn.MaxPool2d(3)
+        self.drop = nn.Dropout(0.1)
+        self.fc = nn.Linear(8 * 4, _CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of a batch of images."""
+        out = self.pool(torch.relu(self.norm(self.conv(x))))
+        logits: Tensor = self.fc(self.drop(out.flatten(1)))
+        return logits
+
+
+@final
+class ToyMapping(nn.Module):
+    """Named inputs, and an output with `.logits`, as in the transformers library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Linear(6, 12)
+        self.right = nn.Linear(6, 12)
+        self.norm = nn.LayerNorm(24)
+        self.classifier = nn.Linear(24, _CLASSES)
+
+    def forward(self, *, left: Tensor, right: Tensor) -> SimpleNamespace:
+        """An object whose `.logits` are those of a batch of rows."""
+        hidden = torch.cat([self.left(left), self.right(right)], dim=1)
+        return SimpleNamespace(logits=self.classifier(torch.relu(self.norm(hidden))))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Toy:
+    """One toy: how to make the model, its training and holdout rows, and the trained model."""
+
+    name: ToyName
+    factory: Callable[[], nn.Module]
+    train: ToyData
+    holdout: ToyData
+    recipe: Recipe
+
+    def trained(self) -> nn.Module:
+        """A new trained model in eval mode."""
+        return copy.deepcopy(_trained(self.name))
+
+    def untidy(self) -> nn.Module:
+        """A trained model as users have them: mixed train and eval modes, a frozen layer."""
+        model = self.trained()
+        for position, module in enumerate(model.modules()):
+            module.training = position % 2 == 0
+        next(model.parameters()).requires_grad_(False)
+        return model
+
+    def training(self) -> Training:
+        """How the model was trained."""
+        return Training(self.factory, self.recipe)
+
+    def _defaults(self) -> dict[str, Any]:
+        return {"holdout": self.holdout, "training": self.training()}
+
+    def absent(self, *classes: int, **given: Any) -> ForgetTask:
+        """Ask for whole classes; `given` replaces `train`, `holdout` and other arguments."""
+        given = self._defaults() | given
+        return forget_classes(given.pop("train", self.train), classes, **given)
+
+    def unseen(self, *indices: int, **given: Any) -> ForgetTask:
+        """Ask for records; `given` replaces `train`, `holdout` and other arguments."""
+        given = self._defaults() | given
+        return forget_indices(given.pop("train", self.train), indices, **given)
+
+
+def _blobs(shape: tuple[int, ...], per_class: int, seed: int) -> tuple[Tensor, Tensor]:
+    centres = torch.randn(_CLASSES, *shape, generator=torch.Generator().manual_seed(17))
+    noise = torch.Generator().manual_seed(seed)
+    labels = torch.arange(_CLASSES * per_class) % _CLASSES
+    return centres[labels] + 0.5 * torch.randn(len(labels), *shape, generator=noise), labels
+
+
+def _data(name: ToyName, per_class: int, seed: int) -> ToyData:
+    shape = (1, 6, 6) if name == "cnn" else (12,)
+    x, labels = _blobs(shape, per_class, seed)
+    if name == "mapping":
+        return ToyData({"left": x[:, :6], "right": x[:, 6:]}, labels)
+    return ToyData({"x": x}, labels)
+
+
+_FACTORIES: dict[ToyName, Callable[[], nn.Module]] = {
+    "mlp": ToyMlp,
+    "cnn": ToyCnn,
+    "mapping": ToyMapping,
+}
+TOYS: tuple[ToyName, ...] = ("mlp", "cnn", "mapping")
+
+
+@cache
+def toy(name: ToyName) -> Toy:
+    """The toy of that name, the same on every call."""
+    return Toy(
+        name=name,
+        factory=_FACTORIES[name],
+        train=_data(name, _TRAIN, seed=1),
+        holdout=_data(name, _HOLDOUT, seed=2),
+        recipe=Recipe(epochs=12, batch_size=32, lr=0.1, weight_decay=1e-3),
+    )
+
+
+@cache
+def _trained(name: ToyName) -> nn.Module:
+    made = toy(name)
+    with isolated(0, _CPU) as generator:
+        return made.recipe(made.factory(), made.train, generator=generator, device=_CPU)

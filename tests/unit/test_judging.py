@@ -1,0 +1,284 @@
+"""Outcomes from scripted logits; the holdout split; holdout rows that are also to be forgotten."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from expunge._judging import (
+    Outputs,
+    clean_holdout,
+    judge_absent,
+    judge_unseen,
+    masked,
+    split_holdout,
+)
+from expunge.data.rows import as_rows
+from expunge.errors import TaskError
+from expunge.records import Limits, Outcome
+
+K = 4
+LIMITS = Limits()
+
+
+def _say(classes, wrong=()):
+    """Logits that answer `classes`, except at the positions `wrong`, which answer the next."""
+    answers = [(c + 1) % K if i in wrong else c for i, c in enumerate(classes)]
+    return 5.0 * torch.nn.functional.one_hot(torch.tensor(answers), K).float()
+
+
+FORGET = [0] * 40
+JUDGE = [0, 1, 2, 3] * 25
+LABELS, JUDGE_LABELS = torch.tensor(FORGET), torch.tensor(JUDGE)
+BEFORE = Outputs(forget=_say(FORGET), judge=_say(JUDGE))
+GONE = frozenset({0})
+OF_ZERO = [i for i, c in enumerate(JUDGE) if c == 0]
+
+
+def _absent(forget_wrong, judge_wrong, *, before=BEFORE, limits=LIMITS, judge=JUDGE):
+    after = Outputs(
+        forget=_say(FORGET, forget_wrong), judge=None if judge is None else _say(judge, judge_wrong)
+    )
+    labels = None if judge is None else torch.tensor(judge)
+    return judge_absent(before, after, LABELS, labels, GONE, limits)
+
+
+def test_absent_done():
+    report = _absent(range(40), OF_ZERO)
+    assert report.outcome is Outcome.DONE
+    assert report.figures["forget_before"] == 100.0
+    assert report.figures["forget_after"] == 0.0
+    assert report.figures["judge_class_after"] == 0.0
+    assert report.figures["others_change"] == 0.0
+
+
+@pytest.mark.parametrize(("right", "outcome"), [(2, Outcome.DONE), (3, Outcome.INEFFECTIVE)])
+def test_absent_limit_on_forget_records_is_five_percent(right, outcome):
+    report = _absent(range(right, 40), OF_ZERO)
+    assert report.outcome is outcome
+    assert report.figures["forget_after"] == pytest.approx(100 * right / 40)
+    if outcome is Outcome.INEFFECTIVE:
+        assert "7.50 % of the forget records are still recognised" in report.reason
+
+
+def test_absent_ineffective_on_unseen_rows_of_the_class():
+    report = _absent(range(40), OF_ZERO[2:])
+    assert report.outcome is Outcome.INEFFECTIVE
+    assert "8.00 % of the judge rows of the class" in report.reason
+
+
+def test_absent_wrecked_in_the_mean():
+    ones = [i for i, c in enumerate(JUDGE) if c in (1, 2, 3)]
+    report = _absent(range(40), [*OF_ZERO, *ones[:9]])
+    assert report.outcome is Outcome.WRECKED
+    assert "what stays fell from 100.00 % to 88.00 %" in report.reason
+    assert report.figures["others_change"] == pytest.approx(-12.0)
+
+
+def test_absent_wrecked_on_the_worst_class_only():
+    twos = [i for i, c in enumerate(JUDGE) if c == 2]
+    limits = Limits(mean_drop=50.0)
+    report = _absent(range(40), [*OF_ZERO, *twos[:9]], limits=limits)
+    assert report.outcome is Outcome.WRECKED
+    assert "class 2 fell by 36.0 points (limit: 10" in report.reason
+
+
+def test_a_loss_that_chance_explains_is_not_wrecked():
+    # Two of 75 rows: 2.7 points, above the limit, but the interval does not exclude no loss.
+    threes = [i for i, c in enumerate(JUDGE) if c == 3]
+    report = _absent(range(40), [*OF_ZERO, *threes[:2]])
+    assert report.figures["others_change"] < -LIMITS.mean_drop
+    assert report.figures["others_change_high"] > 0
+    assert report.outcome is Outcome.DONE
+
+
+def test_wrecked_outranks_ineffective():
+    ones = [i for i, c in enumerate(JUDGE) if c in (1, 2, 3)]
+    assert _absent([], [*OF_ZERO, *ones[:20]]).outcome is Outcome.WRECKED
+
+
+def test_what_stays_is_compared_with_the_masked_original():
+    # The original says 0 on ten rows of class 1 (second best: 1). Masking lifts them, the edit
+    # does not: measured against the plain original nothing was lost, against the masked one it was.
+    logits = _say(JUDGE)
+    fooled = [i for i, c in enumerate(JUDGE) if c == 1][:10]
+    logits[fooled, 0] = 6.0
+    before = Outputs(forget=_say(FORGET), judge=logits)
+    report = _absent(range(40), [*OF_ZERO, *fooled], before=before)
+    assert report.figures["others_before"] == 100.0
+    assert report.outcome is Outcome.WRECKED
+
+
+def test_absent_undetermined_without_holdout_or_with_few_rows():
+    nothing = Outputs(forget=BEFORE.forget, judge=None)
+    report = _absent(range(40), [], before=nothing, judge=None)
+    assert report.outcome is Outcome.UNDETERMINED
+    assert "there is no holdout" in report.reason
+    few = [0, 1, 2, 3] * 6
+    before = Outputs(forget=BEFORE.forget, judge=_say(few))
+    report = _absent(range(40), [i for i, c in enumerate(few) if c == 0], before=before, judge=few)
+    assert report.outcome is Outcome.UNDETERMINED
+    assert "fewer than 20 judge rows" in report.reason
+
+
+def test_absent_without_holdout_still_finds_ineffective():
+    nothing = Outputs(forget=BEFORE.forget, judge=None)
+    assert _absent([], [], before=nothing, judge=None).outcome is Outcome.INEFFECTIVE
+
+
+def test_limits_are_the_callers():
+    assert _absent(range(20, 40), OF_ZERO, limits=Limits(forget_accuracy=60)).outcome is (
+        Outcome.DONE
+    )
+
+
+def _confident(labels, by):
+    logits = torch.zeros(len(labels), K)
+    logits[torch.arange(len(labels)), torch.tensor(labels)] = by
+    return logits
+
+
+MEMBERS, OUTSIDERS = [0, 1] * 30, [0, 1, 2, 3] * 30
+M_LABELS, O_LABELS = torch.tensor(MEMBERS), torch.tensor(OUTSIDERS)
+
+
+def _spread(low, high, n):
+    return torch.linspace(low, high, n)
+
+
+def _unseen(member_before, member_after, outsider=(0.0, 4.0), judge_after=None):
+    out = _confident(OUTSIDERS, _spread(*outsider, 120))
+    before = Outputs(forget=_confident(MEMBERS, _spread(*member_before, 60)), judge=out)
+    after = Outputs(
+        forget=_confident(MEMBERS, _spread(*member_after, 60)),
+        judge=out if judge_after is None else judge_after,
+    )
+    return judge_unseen(before, after, M_LABELS, O_LABELS, frozenset(), LIMITS)
+
+
+def test_unseen_done():
+    report = _unseen((3.0, 6.0), (0.0, 4.0))
+    assert report.outcome is Outcome.DONE
+    assert report.figures["loss_auc_before"] > 0.8
+    assert report.figures["loss_auc_after"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_unseen_ineffective_where_less_than_half_is_gone():
+    report = _unseen((3.0, 6.0), (2.5, 5.0))
+    assert report.outcome is Outcome.INEFFECTIVE
+    assert "less than half of it is gone" in report.reason
+
+
+def test_unseen_overshoot_is_a_signal_too():
+    # Records made *worse* than unseen ones stand out as well.
+    assert _unseen((3.0, 6.0), (-6.0, -3.0)).outcome is Outcome.INEFFECTIVE
+
+
+def test_unseen_undetermined_without_a_signal():
+    report = _unseen((0.0, 4.0), (0.0, 3.9))
+    assert report.outcome is Outcome.UNDETERMINED
+    assert "no membership signal clear of 0.5 before the edit" in report.reason
+    assert "could have been seen" in report.reason
+    assert report.figures["smallest_visible_excess"] > 0
+
+
+def test_unseen_wrecked():
+    ruined = _confident(OUTSIDERS, -1.0)
+    report = _unseen((3.0, 6.0), (0.0, 4.0), outsider=(1.0, 4.0), judge_after=ruined)
+    assert report.outcome is Outcome.WRECKED
+
+
+def test_unseen_undetermined_without_holdout_or_rows_of_the_class():
+    alone = Outputs(forget=_confident(MEMBERS, 1.0), judge=None)
+    report = judge_unseen(alone, alone, M_LABELS, None, frozenset(), LIMITS)
+    assert (report.outcome, report.reason) == (Outcome.UNDETERMINED, "there is no holdout")
+    others = torch.full((40,), 3)
+    elsewhere = Outputs(forget=alone.forget, judge=_confident([3] * 40, 1.0))
+    report = judge_unseen(elsewhere, elsewhere, M_LABELS, others, frozenset(), LIMITS)
+    assert report.outcome is Outcome.UNDETERMINED
+    assert "no judge row has the class of a forget record" in report.reason
+
+
+def test_ten_records_cannot_be_judged():
+    few = [0] * 5 + [1] * 5
+    before = Outputs(
+        forget=_confident(few, _spread(0.5, 4.5, 10)),
+        judge=_confident(OUTSIDERS, _spread(0, 4, 120)),
+    )
+    report = judge_unseen(before, before, torch.tensor(few), O_LABELS, frozenset(), LIMITS)
+    assert report.outcome is Outcome.UNDETERMINED
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "accepted"),
+    [
+        (Outcome.DONE, 0, True),
+        (Outcome.UNDETERMINED, 11, True),
+        (Outcome.NO_OP, 12, False),
+        (Outcome.INEFFECTIVE, 12, False),
+        (Outcome.WRECKED, 13, False),
+    ],
+)
+def test_exit_codes(outcome, code, accepted):
+    assert (outcome.exit_code, outcome.accepted) == (code, accepted)
+
+
+def test_masking():
+    logits = torch.arange(8.0).reshape(2, 4)
+    assert masked(logits, frozenset({3, 1})).argmax(1).tolist() == [2, 2]
+    assert torch.equal(logits, torch.arange(8.0).reshape(2, 4))
+
+
+def _holdout(labels, offset=0):
+    n = len(labels)
+    return as_rows(
+        (torch.arange(float(n))[:, None] + offset, torch.tensor(labels)),
+        ids=[f"h{i + offset}" for i in range(n)],
+    )
+
+
+@given(labels=st.lists(st.integers(0, 3), min_size=1, max_size=60), seed=st.integers(0, 99))
+def test_split_is_a_stratified_partition(labels, seed):
+    rows = _holdout(labels)
+    tune, judge = split_holdout(rows, seed)
+    assert set(tune.ids) | set(judge.ids) == set(rows.ids)
+    assert not set(tune.ids) & set(judge.ids)
+    for label in set(labels):
+        a, b = (int((part.labels == label).sum()) for part in (tune, judge))
+        assert b - a in (0, 1)
+
+
+@given(order=st.permutations(range(24)), seed=st.integers(0, 99))
+def test_split_does_not_depend_on_the_order(order, seed):
+    rows = _holdout([0, 1, 2] * 8)
+    tune, judge = split_holdout(rows, seed)
+    again = split_holdout(rows.select(torch.tensor(order)), seed)
+    assert (set(tune.ids), set(judge.ids)) == tuple(set(part.ids) for part in again)
+
+
+def test_split_depends_on_the_seed():
+    rows = _holdout([0] * 40)
+    assert set(split_holdout(rows, 0)[0].ids) != set(split_holdout(rows, 1)[0].ids)
+
+
+def test_overlap_up_to_one_percent_is_dropped_and_counted():
+    holdout, forget = _holdout([0] * 200), _holdout([0] * 2, offset=198)
+    clean, dropped = clean_holdout(holdout, [forget])
+    assert dropped == 2
+    assert len(clean) == 198
+    assert not set(clean.ids) & {"h198", "h199"}
+    same, none = clean_holdout(holdout, [_holdout([0] * 5, offset=500)])
+    assert (len(same), none) == (200, 0)
+
+
+def test_overlap_above_one_percent_is_an_error():
+    holdout, forget = _holdout([0] * 200), _holdout([0] * 3, offset=197)
+    with pytest.raises(TaskError, match="3 of 200 of its rows are also in the forget set"):
+        clean_holdout(holdout, [forget])
+
+
+def test_overlap_is_found_by_content_not_by_id_or_label():
+    holdout = _holdout([0] * 10)
+    twin = as_rows((torch.tensor([[4.0]]), torch.tensor([3])), ids=["other"])
+    with pytest.raises(TaskError, match="1 of 10"):
+        clean_holdout(holdout, [twin])

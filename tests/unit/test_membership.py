@@ -1,0 +1,93 @@
+"""Membership scores and AUCs against independent references."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from expunge.functional.membership import auc, class_matched_auc, losses, margins
+
+
+def test_losses_and_margins_by_hand():
+    logits = torch.tensor([[1.0, 3.0, 0.0], [2.0, -1.0, 2.0]])
+    labels = torch.tensor([1, 0])
+    total = [math.log(sum(math.exp(v) for v in row)) for row in logits.tolist()]
+    assert losses(logits, labels).tolist() == pytest.approx([total[0] - 3.0, total[1] - 2.0])
+    expected = [
+        3.0 - math.log(math.exp(1.0) + math.exp(0.0)),
+        2.0 - math.log(math.exp(-1.0) + math.exp(2.0)),
+    ]
+    assert margins(logits, labels).tolist() == pytest.approx(expected)
+
+
+def test_margin_is_the_logit_of_the_true_probability():
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).double()
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    p = torch.softmax(logits, 1).gather(1, labels[:, None])[:, 0]
+    torch.testing.assert_close(margins(logits, labels), torch.log(p) - torch.log1p(-p))
+
+
+def test_margin_of_certain_rows_stays_apart():
+    # In float32 both probabilities round to one; the margin still tells them apart.
+    sure = torch.tensor([[40.0, 0.0], [60.0, 0.0]])
+    first, second = margins(sure, torch.tensor([0, 0])).tolist()
+    assert (first, second) == pytest.approx((40.0, 60.0))
+
+
+scores = st.lists(st.integers(-5, 5), min_size=1, max_size=25)
+
+
+@given(inside=scores, outside=scores)
+def test_auc_is_sklearns_with_ties(inside, outside):
+    a, b = torch.tensor(inside).double(), torch.tensor(outside).double()
+    truth = [1] * len(inside) + [0] * len(outside)
+    assert auc(a, b) == pytest.approx(roc_auc_score(truth, inside + outside))
+    assert auc(a, b) == pytest.approx(1.0 - auc(b, a))
+
+
+def test_class_matched_auc_is_the_weighted_mean_within_classes():
+    generator = torch.Generator().manual_seed(3)
+    inside, outside = torch.randn(30, generator=generator), torch.randn(40, generator=generator)
+    of_in, of_out = torch.arange(30) % 2, torch.arange(40) % 3
+    value, low, high, used = class_matched_auc(inside, of_in, outside, of_out)
+    by_class = [auc(inside[of_in == c], outside[of_out == c]) for c in (0, 1)]
+    assert value == pytest.approx(sum(by_class) / 2)
+    assert used == 30
+    assert low < value < high
+
+
+def test_class_difficulty_alone_gives_no_signal():
+    # Class 1 scores higher everywhere and has most members: only matching removes the artefact.
+    inside, of_in = torch.tensor([0.0, 10, 10, 10]), torch.tensor([0, 1, 1, 1])
+    outside, of_out = torch.tensor([0.0, 0, 0, 10]), torch.tensor([0, 0, 0, 1])
+    assert auc(inside, outside) > 0.6
+    assert class_matched_auc(inside, of_in, outside, of_out)[0] == pytest.approx(0.5)
+
+
+def test_classes_without_outsiders_are_left_out():
+    inside, labels = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 7])
+    value, _, _, used = class_matched_auc(inside, labels, torch.tensor([0.0]), torch.tensor([0]))
+    assert (value, used) == (1.0, 2)
+    empty = class_matched_auc(inside, labels, torch.tensor([0.0]), torch.tensor([4]))
+    assert empty[3] == 0
+    assert math.isnan(empty[0])
+
+
+def test_interval_is_hanley_mcneil():
+    inside, outside = torch.tensor([3.0, 4, 5, 6, 1]), torch.tensor([0.0, 2, 2.5, 3.5])
+    a, m, n = auc(inside, outside), 5, 4
+    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+    se = math.sqrt((a * (1 - a) + (m - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (m * n))
+    zero = torch.zeros(m, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
+    _, low, high, _ = class_matched_auc(inside, zero[0], outside, zero[1])
+    assert (high - low) / 2 == pytest.approx(1.959963984540054 * se)
+
+
+def test_a_perfect_split_has_a_width_too():
+    one = torch.zeros(5, dtype=torch.int64)
+    value, low, high, _ = class_matched_auc(torch.ones(5), one, torch.zeros(5), one)
+    assert value == 1.0
+    assert low < 1.0 < high

@@ -1,0 +1,110 @@
+"""Requests: what is chosen, and every wrong request refused by message."""
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from expunge import (
+    Training,
+    forget_classes,
+    forget_ids,
+    forget_indices,
+    forget_subclasses,
+)
+from expunge.errors import TaskError
+
+X = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+Y = torch.tensor([0, 1, 2] * 4)
+TRAIN = (X, Y)
+
+
+def test_classes_split_forget_and_retain():
+    task = forget_classes(TRAIN, [1, 2])
+    assert (task.aim, task.scope, task.classes, task.gone) == ("absent", "classes", {1, 2}, {1, 2})
+    assert sorted(task.forget.labels.tolist()) == [1] * 4 + [2] * 4
+    assert task.retain.labels.tolist() == [0] * 4
+    assert not set(task.forget.ids) & set(task.retain.ids)
+
+
+def test_indices_ids_and_subclasses_choose_the_same_rows():
+    names = [f"p{i}" for i in range(12)]
+    by_index = forget_indices(TRAIN, [2, 7], ids=names)
+    by_id = forget_ids(TRAIN, ["p7", "p2"], ids=names)
+    fine = torch.zeros(12, dtype=torch.int64)
+    fine[[2, 7]] = 5
+    by_fine = forget_subclasses(TRAIN, fine, [5], ids=names)
+    for task in (by_index, by_id, by_fine):
+        assert task.forget.ids == ("p2", "p7")
+        assert (task.aim, task.scope, task.classes) == ("unseen", "records", frozenset())
+        assert len(task.retain) == 10
+
+
+def test_forget_rows_alone():
+    task = forget_classes(None, {1}, forget=(X[:2], torch.tensor([1, 1])), ids=["a", "b"])
+    assert task.retain is None
+    assert task.explicit_ids
+    assert task.forget.ids == ("a", "b")
+
+
+@pytest.mark.parametrize("key", ["id", "ids"])
+def test_own_ids_count_as_explicit(key):
+    table = {"x": X[:2], "y": torch.tensor([1, 1]), key: ["a", "b"]}
+    assert forget_classes(None, {1}, forget=table).explicit_ids
+
+
+def test_given_data_sets_need_no_truth_value():
+    class Shy(Dataset):
+        targets = Y
+
+        def __bool__(self):
+            raise TypeError("no truth value")
+
+        def __len__(self):
+            return len(Y)
+
+        def __getitem__(self, i):
+            return X[i], int(Y[i])
+
+    assert len(forget_classes(Shy(), {0}).forget) == 4
+
+
+def test_holdout_and_training_are_carried():
+    training = Training(lambda: None, lambda *_, **__: None)
+    task = forget_indices(TRAIN, [0], holdout=(X[:4], Y[:4]), training=training)
+    assert len(task.holdout) == 4
+    assert task.training is training
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: forget_classes(TRAIN, []), "at least one class, got none"),
+        (lambda: forget_classes(TRAIN, {-1}), "class numbers from 0, got -1"),
+        (lambda: forget_classes(TRAIN, 1), "`classes`"),
+        (lambda: forget_classes(TRAIN, {9}), "rows of class 9 in `train`, got none"),
+        (lambda: forget_classes(TRAIN, {0, 1, 2}), "leave some records, got all 12"),
+        (lambda: forget_classes(TRAIN, {0}, aim="unseen"), 'aim` "absent" for whole classes'),
+        (lambda: forget_classes(TRAIN, {0}, aim="gone"), '"absent" or "unseen", got \'gone\''),
+        (lambda: forget_classes(None, {0}), "neither"),
+        (lambda: forget_classes(TRAIN, {0}, forget=TRAIN), "both"),
+        (lambda: forget_classes(None, {0}, forget=TRAIN), "class 0 only, got a row of class 1"),
+        (lambda: forget_classes(TRAIN, {1.5}), "`classes` to be whole numbers, got 1.5"),
+        (lambda: forget_indices(TRAIN, Y == 1), r"`indices` to be whole numbers, got tensor"),
+        (lambda: forget_indices(TRAIN, [True, False]), "`indices` to be whole numbers, got True"),
+        (lambda: forget_indices(TRAIN, [0.9]), "`indices` to be whole numbers, got 0.9"),
+        (lambda: forget_indices(TRAIN, []), "at least one record, got none"),
+        (lambda: forget_indices(TRAIN, [12]), "between 0 and 11, got 12"),
+        (lambda: forget_indices(TRAIN, [-1]), "between 0 and 11, got -1"),
+        (lambda: forget_indices(TRAIN, [4, 4]), "`indices`, got 4 twice"),
+        (lambda: forget_indices(TRAIN, range(12)), "leave some records"),
+        (lambda: forget_indices(TRAIN, [1], aim="absent"), "Forcing their labels wrong"),
+        (lambda: forget_ids(TRAIN, ["3", "3"]), "`ids`, got '3' twice"),
+        (lambda: forget_ids(TRAIN, ["33"]), "unknown id '33' .*Did you mean '3'"),
+        (lambda: forget_ids(TRAIN, ["3"], ids=["3"] * 12), "duplicate id '3'"),
+        (lambda: forget_subclasses(TRAIN, [0] * 11, [0]), "one sub-label a row"),
+        (lambda: forget_subclasses(TRAIN, [0] * 12, [4]), "sub-class 4"),
+    ],
+)
+def test_refused_by_message(make, words):
+    with pytest.raises(TaskError, match=words):
+        make()

@@ -1,0 +1,101 @@
+"""The training loop: deterministic, schedules as stated, failures named."""
+
+import pytest
+import torch
+from torch import nn
+
+from expunge._state import digest_of, state_of
+from expunge._training import Recipe, descend
+from expunge.errors import InputError, MethodError
+from expunge.testing import toy
+
+CPU = torch.device("cpu")
+
+
+def _fit(recipe, seed=0, model=None, data=None):
+    made = toy("cnn")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return recipe(
+            model or made.factory(),
+            data or made.train,
+            generator=torch.Generator().manual_seed(seed),
+            device=CPU,
+        )
+
+
+def test_same_seed_same_bytes_and_eval_mode():
+    first, second = (_fit(Recipe(epochs=2, batch_size=16)) for _ in range(2))
+    assert digest_of(state_of(first)) == digest_of(state_of(second))
+    assert digest_of(state_of(_fit(Recipe(epochs=2, batch_size=16), seed=1))) != digest_of(
+        state_of(first)
+    )
+    assert not any(m.training for m in first.modules())
+    assert all(p.grad is None for p in first.parameters())
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+def test_every_schedule_learns(schedule):
+    losses = []
+    made = toy("mlp")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        descend(
+            made.factory(),
+            made.train,
+            Recipe(epochs=6, batch_size=32, schedule=schedule),
+            generator=torch.Generator().manual_seed(0),
+            device=CPU,
+            on_epoch=lambda _epoch, loss: losses.append(loss),
+        )
+    assert len(losses) == 6
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_plain_step_is_sgd_by_hand():
+    x, y = torch.tensor([[1.0, -2.0], [0.5, 1.0]]), torch.tensor([0, 1])
+    model = nn.Linear(2, 2)
+    weight = model.weight.detach().clone().requires_grad_(True)
+    bias = model.bias.detach().clone().requires_grad_(True)
+    torch.nn.functional.cross_entropy(x @ weight.T + bias, y).backward()
+    recipe = Recipe(epochs=1, lr=0.3, momentum=0.0, weight_decay=0.0, schedule="constant")
+    _fit(recipe, model=model, data=(x, y))
+    torch.testing.assert_close(model.weight.detach(), (weight - 0.3 * weight.grad).detach())
+    torch.testing.assert_close(model.bias.detach(), (bias - 0.3 * bias.grad).detach())
+
+
+def test_frozen_parameters_stay():
+    model = toy("mlp").trained()
+    model.body[0].weight.requires_grad_(False)
+    before = model.body[0].weight.clone()
+    _fit(Recipe(epochs=1), model=model, data=toy("mlp").train)
+    assert torch.equal(model.body[0].weight, before)
+
+
+def test_a_last_batch_of_one_does_not_break_batch_norm():
+    made = toy("cnn")
+    data = (made.train.inputs["x"][:33], made.train.targets[:33])
+    _fit(Recipe(epochs=1, batch_size=16), data=data)
+
+
+def test_augmentation_draws_from_the_generator():
+    def shift(inputs, generator):
+        return inputs + torch.randn(inputs.shape, generator=generator)
+
+    recipe = Recipe(epochs=1, transform=shift)
+    assert digest_of(state_of(_fit(recipe))) == digest_of(state_of(_fit(recipe)))
+    assert digest_of(state_of(_fit(recipe))) != digest_of(state_of(_fit(Recipe(epochs=1))))
+
+
+def test_unknown_schedule_is_refused():
+    with pytest.raises(InputError, match='"constant", "cosine" or "step", got \'warm\''):
+        _fit(Recipe(schedule="warm"))
+
+
+def test_divergence_is_named():
+    with pytest.raises(MethodError, match=r"finite training loss, got .* in epoch"):
+        _fit(
+            Recipe(epochs=8, lr=1e6, weight_decay=0.0),
+            data=toy("mlp").train,
+            model=toy("mlp").factory(),
+        )

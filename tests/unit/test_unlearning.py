@@ -1,0 +1,616 @@
+"""The door: what it refuses, what it hands to a method, what it makes of a broken method."""
+
+import dataclasses
+import json
+import math
+import warnings
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from expunge import (
+    FineTune,
+    LeastSquaresRemoval,
+    Limits,
+    MaskClass,
+    NaivePrototypeSurgery,
+    PrototypeSurgery,
+    Retrain,
+    Training,
+    forget_classes,
+    forget_indices,
+    unlearn,
+)
+from expunge._state import digest_of, state_of
+from expunge.data.rows import as_rows
+from expunge.errors import (
+    ContractError,
+    DataError,
+    ExpungeError,
+    InputError,
+    ModelError,
+    StatisticsError,
+    TaskError,
+    UnsupportedError,
+)
+from expunge.heads import find_head
+from expunge.methods import Method
+from expunge.records import MethodInfo, Outcome, Paper, to_json
+from expunge.statistics import collect_statistics
+from expunge.testing import ToyData, toy
+
+MADE = toy("mlp")
+
+
+def _info(**changes):
+    base = {
+        "name": "a-test",
+        "title": "t",
+        "summary": "s",
+        "paper": Paper(title="t", authors="a", venue="v"),
+        "needs": frozenset({"forget"}),
+        "aims": frozenset({"absent", "unseen"}),
+        "scopes": frozenset({"classes", "records"}),
+        "claims": ("outputs",),
+    }
+    return MethodInfo(**(base | changes))
+
+
+def _nothing(model, _task, _run):
+    return model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scripted(Method):
+    """Does what the test says, and keeps what it was handed."""
+
+    act: object = _nothing
+    seen: list = field(default_factory=list)
+
+    info: ClassVar[MethodInfo] = _info()
+
+    def apply(self, model, task, run):
+        self.seen.append((task, run))
+        return self.act(model, task, run)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greedy(Scripted):
+    info: ClassVar[MethodInfo] = _info(
+        needs=frozenset({"forget", "retain", "statistics", "holdout", "training", "head"})
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keen(Scripted):
+    """Retain rows and nothing else."""
+
+    info: ClassVar[MethodInfo] = _info(needs=frozenset({"forget", "retain"}))
+
+
+def _nudge(model, _task, _run):
+    with torch.no_grad():
+        model.head.bias.add_(1.0)
+    return model
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(())
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+def _bad_models():
+    broken = MADE.trained()
+    with torch.no_grad():
+        broken.body[0].weight[0, 0] = math.nan
+    one = nn.Linear(12, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # quantisation is deprecated, models are still around
+        quantised = torch.ao.quantization.quantize_dynamic(MADE.trained(), {nn.Linear})
+        scripted = torch.jit.trace(MADE.trained(), MADE.train.inputs["x"][:2])
+    return {
+        "not a module": ({}, "an nn.Module, got dict"),
+        "data parallel": (nn.DataParallel(MADE.trained()), "Pass its `.module`"),
+        "compiled": (torch.compile(MADE.trained(), backend="eager"), "Pass its `._orig_mod`"),
+        "TorchScript": (scripted, "got TorchScript"),
+        "quantised": (quantised, "quantised layer"),
+        "NaN": (broken, r"finite weights, got NaN or infinity in 'body.0.weight' \(1 tensors\)"),
+        "one logit": (one, "at least two logits a row, got one"),
+        "no weights": (nn.Flatten(), "got one without any"),
+        "softmax at the end": (nn.Sequential(MADE.trained(), nn.Softmax(1)), "not a softmax of it"),
+    }
+
+
+@pytest.mark.parametrize("case", _bad_models())
+def test_models_are_refused(case):
+    model, words = _bad_models()[case]
+    with pytest.raises(ModelError, match=words):
+        unlearn(model, MaskClass(), MADE.absent(3), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "words"),
+    [
+        (lambda: MADE.absent(3, train=DataLoader(MADE.train)), DataError, "got a DataLoader"),
+        (lambda: MADE.absent(3, train=Stream()), DataError, "got an IterableDataset"),
+        (lambda: MADE.absent(3, holdout=DataLoader(MADE.holdout)), DataError, "`holdout`"),
+    ],
+)
+def test_data_are_refused(make, kind, words):
+    with pytest.raises(kind, match=words):
+        make()
+
+
+def _with_labels(labels):
+    return ToyData(MADE.train.inputs, labels)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"model": None}, "an nn.Module, got NoneType"),
+        ({"method": MaskClass}, r"got <class .*MaskClass.*Call it: pass `Method\(\)`"),
+        ({"method": "mask-class"}, "`method` to be a Method, got 'mask-class'"),
+        ({"task": {3}}, "`task` to be a ForgetTask, got set"),
+        ({"seed": 1.5}, "`seed` to be an integer from 0, got 1.5"),
+        ({"seed": -1}, "got -1"),
+        ({"seed": True}, "got True"),
+        ({"head": "fc"}, "`head` to name an nn.Linear of the model, got 'fc'"),
+        (
+            {"task": MADE.absent(5, train=_with_labels(MADE.train.targets + 1), holdout=None)},
+            "labels of `forget` below the model's 5 classes, got 5",
+        ),
+        (
+            {
+                "task": MADE.absent(
+                    3, holdout=ToyData(MADE.holdout.inputs, MADE.holdout.targets + 1)
+                )
+            },
+            "labels of `holdout` below the model's 5 classes, got 5",
+        ),
+        ({"task": MADE.absent(0, 1, 2, 3)}, "at least two of the model's 5 classes to stay"),
+    ],
+)
+def test_arguments_are_refused(given, words):
+    model = given.pop("model", MADE.trained())
+    call = {"seed": 0} | given
+    method, task = call.pop("method", MaskClass()), call.pop("task", MADE.absent(3))
+    with pytest.raises(InputError, match=words):
+        unlearn(model, method, task, **call)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_missing_device_is_refused():
+    with pytest.raises(InputError, match="`device` 'cuda' to be there"):
+        unlearn(MADE.trained(), MaskClass(), MADE.absent(3), seed=0, device="cuda")
+
+
+def test_random_augmentation_is_refused():
+    noise = torch.Generator().manual_seed(0)
+
+    class Noisy(torch.utils.data.Dataset):
+        targets = MADE.train.targets
+
+        def __len__(self):
+            return len(self.targets)
+
+        def __getitem__(self, i):
+            return MADE.train.inputs["x"][i] + torch.randn(12, generator=noise), self.targets[i]
+
+    for given, name in (({"train": Noisy()}, "forget"), ({"holdout": Noisy()}, "holdout")):
+        seen = []
+        with pytest.raises(DataError, match=f"`{name}` to give the same row each time"):
+            unlearn(MADE.trained(), Scripted(seen=seen), MADE.absent(3, **given), seed=0)
+        assert not seen
+
+
+def test_an_empty_holdout_is_refused():
+    empty = (torch.zeros(0, 12), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(DataError, match="`holdout` to hold at least one row, got none"):
+        unlearn(MADE.trained(), MaskClass(), MADE.absent(3, holdout=empty), seed=0)
+
+
+def test_holdout_that_overlaps_is_refused():
+    with pytest.raises(TaskError, match="also in the forget set"):
+        unlearn(MADE.trained(), MaskClass(), MADE.absent(3, holdout=MADE.train), seed=0)
+
+
+def _statistics(model, rows):
+    return collect_statistics(model, find_head(model, rows.batch(torch.arange(2))[0]), rows)[0]
+
+
+def test_statistics_are_checked():
+    rows = as_rows(MADE.train)
+    model, other = MADE.trained(), MADE.trained()
+    with torch.no_grad():
+        other.body[0].bias.add_(0.1)
+    task = MADE.absent(3, statistics=_statistics(other, rows))
+    with pytest.raises(StatisticsError, match="those of another"):
+        unlearn(model, LeastSquaresRemoval(), task, seed=0)
+    partly = _statistics(model, rows.select((rows.labels != 3).nonzero().flatten()))
+    with pytest.raises(TaskError, match="cover every forget record"):
+        unlearn(model, LeastSquaresRemoval(), MADE.absent(3, statistics=partly), seed=0)
+    forget = rows.select((rows.labels == 3).nonzero().flatten())
+    pair = forget.batch(torch.arange(len(forget)))
+    numbered = forget_classes(None, {3}, forget=pair, statistics=_statistics(model, rows))
+    with pytest.raises(TaskError, match="explicit `ids`"):
+        unlearn(model, LeastSquaresRemoval(), numbered, seed=0)
+
+
+def test_forget_rows_alone_and_statistics_are_enough():
+    rows = as_rows(MADE.train)
+    model = MADE.trained()
+    forget = rows.select((rows.labels == 3).nonzero().flatten())
+    pair = forget.batch(torch.arange(len(forget)))
+    task = forget_classes(
+        None, {3}, forget=pair, ids=forget.ids, statistics=_statistics(model, rows)
+    )
+    alone = unlearn(model, LeastSquaresRemoval(), task, seed=0)
+    whole = unlearn(model, LeastSquaresRemoval(), MADE.absent(3), seed=0)
+    torch.testing.assert_close(alone.model.head.weight, whole.model.head.weight)
+    assert alone.record.retain_count is None
+    assert alone.record.outcome.outcome is Outcome.UNDETERMINED
+
+
+@pytest.mark.parametrize(
+    "method", [MaskClass(), NaivePrototypeSurgery(), PrototypeSurgery(), LeastSquaresRemoval()]
+)
+def test_record_requests_are_refused_by_name_with_advice(method):
+    with pytest.raises(UnsupportedError, match=f"{method.info.name}.*retrain or fine-tune"):
+        unlearn(MADE.trained(), method, MADE.unseen(0, 1, 2), seed=0)
+
+
+# --- what a method is handed ---------------------------------------------------------------------
+
+
+def test_only_declared_needs_are_handed():
+    method = Scripted(act=_nudge)
+    unlearn(MADE.trained(), method, MADE.absent(3), seed=0)
+    task, run = method.seen[0]
+    assert (task.retain, task.statistics, task.training) == (None, None, None)
+    assert set(task.forget.labels.tolist()) == {3}
+    assert run.kept == (0, 1, 2, 4)
+    assert (run.classes, run.head.name) == (5, "head")
+
+
+def test_all_declared_needs_are_handed():
+    method = Greedy(act=_nudge)
+    task = MADE.absent(3)
+    result = unlearn(MADE.trained(), method, task, seed=0)
+    handed, _ = method.seen[0]
+    assert handed.training is task.training
+    assert handed.retain.ids == task.retain.ids
+    assert handed.statistics.covers([*task.forget.ids, *task.retain.ids])
+    assert result.statistics.covers(task.retain.ids)
+    assert not result.statistics.covers(task.forget.ids)
+
+
+def test_methods_see_tune_only():
+    method = Scripted(act=_nudge)
+    result = unlearn(MADE.trained(), method, MADE.absent(3), seed=0)
+    task, _ = method.seen[0]
+    assert len(task.holdout) == result.record.tune_count == 100
+    assert result.record.judge_count == 100
+    assert set(task.holdout.labels.unique().tolist()) == {0, 1, 2, 3, 4}
+
+
+def test_the_split_is_fixed_by_the_first_request():
+    first, second = Scripted(act=_nudge), Scripted(act=_nudge)
+    result = unlearn(MADE.trained(), first, MADE.absent(3), seed=0)
+    unlearn(result, second, MADE.absent(1), seed=77)
+    assert first.seen[0][0].holdout.ids == second.seen[0][0].holdout.ids
+
+
+def test_a_method_works_on_a_private_copy_in_eval_mode():
+    given = MADE.untidy()
+
+    def act(model, _task, _run):
+        assert model is not given
+        assert not any(m.training for m in model.modules())
+        assert all(p.grad is None for p in model.parameters())
+        return _nudge(model, _task, _run)
+
+    unlearn(given, Scripted(act=act), MADE.absent(3), seed=0)
+
+
+def test_the_generator_of_the_run_follows_the_seed():
+    drawn = {}
+    for seed in (1, 1, 2):
+
+        def act(model, task, run, seed=seed):
+            drawn.setdefault(seed, []).append(
+                (torch.rand(1, generator=run.generator).item(), torch.rand(1).item())
+            )
+            return _nudge(model, task, run)
+
+        unlearn(MADE.trained(), Scripted(act=act), MADE.absent(3), seed=seed)
+    assert drawn[1][0] == drawn[1][1] != drawn[2][0]
+
+
+def test_progress_notes_and_scalars_reach_the_caller_and_the_record():
+    calls = []
+
+    def act(model, task, run):
+        run.report("work", 1, 2)
+        run.log("loss", 0.5)
+        run.log("loss", 0.25)
+        run.note("read this")
+        run.logits(model, task.forget)
+        return _nudge(model, task, run)
+
+    result = unlearn(
+        MADE.trained(),
+        Scripted(act=act),
+        MADE.absent(3),
+        seed=0,
+        progress=lambda *told: calls.append(told),
+    )
+    assert calls == [("work", 1, 2)]
+    assert result.record.log["loss"] == (0.5, 0.25)
+    assert "read this" in result.record.notes
+    assert result.record.cost.samples_touched == len(MADE.absent(3).forget)
+
+
+# --- outcomes and records ------------------------------------------------------------------------
+
+
+def test_no_op():
+    result = unlearn(MADE.trained(), Scripted(), MADE.absent(3), seed=0)
+    assert result.record.outcome.outcome is Outcome.NO_OP
+    assert result.record.digest_before == result.record.digest_after
+
+
+def test_ineffective_done_and_wrecked():
+    def wreck(model, _task, _run):
+        with torch.no_grad():
+            model.head.weight.copy_(model.head.weight.roll(1, 0))
+        return model
+
+    outcomes = [
+        unlearn(MADE.trained(), method, MADE.absent(3), seed=0).outcome.outcome
+        for method in (Scripted(act=_nudge), MaskClass(), Scripted(act=wreck))
+    ]
+    assert outcomes == [Outcome.INEFFECTIVE, Outcome.DONE, Outcome.WRECKED]
+
+
+def test_undetermined_without_holdout():
+    result = unlearn(MADE.trained(), MaskClass(), MADE.absent(3, holdout=None), seed=0)
+    assert result.record.outcome.outcome is Outcome.UNDETERMINED
+    assert (result.record.tune_count, result.record.judge_count) == (0, 0)
+
+
+def test_retrain_is_never_rejected():
+    poor = Training(MADE.factory, lambda model, *_, **__: model)
+    result = unlearn(MADE.trained(), Retrain(), MADE.absent(3, training=poor), seed=0)
+    assert result.record.outcome.outcome is Outcome.DONE
+    assert "never rejected" in result.record.outcome.reason
+
+
+def test_limits_are_obeyed_and_recorded():
+    limits = Limits(forget_accuracy=100.0, mean_drop=100.0, worst_drop=100.0)
+    result = unlearn(MADE.trained(), Scripted(act=_nudge), MADE.absent(3), seed=0, limits=limits)
+    assert result.record.outcome.outcome is Outcome.DONE
+    assert result.record.limits == limits
+
+
+def test_the_record_tells_no_ids_and_no_forgotten_class():
+    named = [f"patient-{i}" for i in range(len(MADE.train))]
+    result = unlearn(MADE.trained(), MaskClass(), MADE.absent(3, ids=named), seed=0)
+    text = to_json(result.record)
+    assert "patient" not in text
+    assert "classes" not in {f.name for f in dataclasses.fields(result.record)}
+    assert not {"ids", "classes"} & set(json.loads(text))
+    again = unlearn(MADE.trained(), MaskClass(), MADE.absent(3, ids=named), seed=0)
+    assert result.record.commitment != again.record.commitment, "the salt must be fresh"
+
+
+def test_costs_are_counted():
+    record = unlearn(MADE.trained(), MaskClass(), MADE.absent(3), seed=0).record
+    assert record.cost.parameters == sum(p.numel() for p in MADE.trained().parameters())
+    assert record.cost.parameters_changed == 21
+    assert record.cost.buffers_changed == 0
+    assert record.cost.seconds >= 0
+    assert record.cost.peak_bytes > 0
+    assert (record.forget_count, record.retain_count) == (32, 128)
+
+
+def test_membership_outcome_of_a_record_request():
+    method = FineTune(epochs=1)
+    record = unlearn(MADE.trained(), method, MADE.unseen(*range(10)), seed=0).record
+    assert (record.aim, record.scope) == ("unseen", "records")
+    assert record.outcome.outcome in set(Outcome)
+    assert "loss_auc_before" in record.outcome.figures
+
+
+def test_overlap_within_one_percent_is_dropped_counted_and_told():
+    forget = MADE.train.inputs["x"][MADE.train.targets == 3][:2]
+    x = torch.cat([MADE.holdout.inputs["x"], forget])
+    y = torch.cat([MADE.holdout.targets, torch.tensor([3, 3])])
+    record = unlearn(MADE.trained(), MaskClass(), MADE.absent(3, holdout=(x, y)), seed=0).record
+    assert record.dropped_from_holdout == 2
+    assert any("2 holdout rows" in note for note in record.notes)
+    assert record.tune_count + record.judge_count == 200
+
+
+# --- methods that break a promise ----------------------------------------------------------------
+
+
+def _share(_model, _task, _run):
+    return SHARED["model"]
+
+
+SHARED = {}
+
+
+def _nan(model, _task, _run):
+    with torch.no_grad():
+        model.head.weight[0, 0] = math.nan
+    return model
+
+
+def _hook(model, _task, _run):
+    model.register_forward_hook(lambda *_: None)
+    return _nudge(model, _task, _run)
+
+
+def _shape(model, _task, _run):
+    model.head = nn.Linear(20, 4)
+    return model
+
+
+def _dtype(model, _task, _run):
+    return model.double()
+
+
+BROKEN = {
+    "returns nothing": (lambda *_: None, "to return a module, got NoneType"),
+    "not finite": (_nan, "finite weights .*'head.weight'"),
+    "hooks": (_hook, "to remove its hooks"),
+    "shapes": (_shape, "shapes"),
+    "dtypes": (_dtype, "dtypes"),
+    "returns the original": (_share, "shares memory with the given model"),
+}
+
+
+@pytest.mark.parametrize(("act", "words"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_method_is_found_out(act, words):
+    model = SHARED["model"] = MADE.trained()
+    before = digest_of(state_of(model))
+    with pytest.raises(ContractError, match=words):
+        unlearn(model, Scripted(act=act), MADE.absent(3), seed=0)
+    assert digest_of(state_of(model)) == before
+
+
+def test_a_method_that_edits_the_original_is_found_out():
+    model = MADE.trained()
+
+    def act(copy, _task, _run):
+        with torch.no_grad():
+            model.head.bias.add_(1.0)
+        return _nudge(copy, _task, _run)
+
+    with pytest.raises(ContractError, match="the given model changed"):
+        unlearn(model, Scripted(act=act), MADE.absent(3), seed=0)
+
+
+def test_undeclared_buffer_changes_are_found_out():
+    made = toy("cnn")
+
+    def act(model, _task, _run):
+        model.norm.running_mean.add_(1.0)
+        return model
+
+    with pytest.raises(ContractError, match="to leave buffers alone"):
+        unlearn(made.trained(), Scripted(act=act), made.absent(3), seed=0)
+
+
+def test_modes_gradients_and_flags_are_put_right_for_the_method():
+    def act(model, _task, _run):
+        model.train().requires_grad_(True)
+        model.head.bias.grad = torch.zeros(5)
+        return _nudge(model, _task, _run)
+
+    given = MADE.untidy()
+    edited = unlearn(given, Scripted(act=act), MADE.absent(3), seed=0).model
+    assert [m.training for m in edited.modules()] == [m.training for m in given.modules()]
+    flags = [p.requires_grad for p in edited.parameters()]
+    assert flags == [p.requires_grad for p in given.parameters()]
+    assert all(p.grad is None for p in edited.parameters())
+
+
+# --- sequences -----------------------------------------------------------------------------------
+
+
+def test_the_same_class_twice_is_refused():
+    first = unlearn(MADE.trained(), MaskClass(), MADE.absent(3), seed=0)
+    with pytest.raises(TaskError, match="got class 3 again"):
+        unlearn(first, MaskClass(), MADE.absent(3), seed=0)
+    with pytest.raises(TaskError, match="got class 3 again"):
+        unlearn(first, MaskClass(), MADE.absent(1, 3), seed=0)
+
+
+def test_the_same_record_twice_is_refused():
+    first = unlearn(MADE.trained(), FineTune(epochs=1), MADE.unseen(4, 5), seed=0)
+    with pytest.raises(TaskError, match="got '5' again"):
+        unlearn(first, FineTune(epochs=1), MADE.unseen(5, 6), seed=0)
+
+
+def test_a_sequence_that_leaves_one_class_is_refused():
+    result = unlearn(MADE.trained(), MaskClass(), MADE.absent(0, 1), seed=0)
+    result = unlearn(result, MaskClass(), MADE.absent(2), seed=0)
+    with pytest.raises(TaskError, match="a request that leaves 1"):
+        unlearn(result, MaskClass(), MADE.absent(3), seed=0)
+
+
+def test_forgotten_records_never_serve_again():
+    first = unlearn(MADE.trained(), FineTune(epochs=1), MADE.unseen(0, 6), seed=0)
+    second = unlearn(first, MaskClass(), MADE.absent(3), seed=0)
+    method = Keen(act=_nudge)
+    third = unlearn(second, method, MADE.absent(1), seed=0)
+    retain = method.seen[0][0].retain
+    assert not {"0", "6"} & set(retain.ids)
+    assert set(retain.labels.tolist()) == {0, 2, 4}
+    assert third.record.retain_count == len(retain) == 95
+    assert third.record.earlier_requests == 2
+    assert third.record.forget_count == 31, "record 6 is of class 1, and went before it"
+    assert "1 records of the request were forgotten before" in third.record.notes
+    assert [r.classes for r in third.forgotten] == [set(), {3}, {1}]
+    assert method.seen[0][1].kept == (0, 2, 4)
+
+
+def test_holdout_rows_forgotten_earlier_are_left_out_later():
+    first = unlearn(MADE.trained(), MaskClass(), MADE.absent(3), seed=0)
+    row = MADE.train.inputs["x"][MADE.train.targets == 3][:1]
+    x = torch.cat([MADE.holdout.inputs["x"], row])
+    y = torch.cat([MADE.holdout.targets, torch.tensor([3])])
+    second = unlearn(first, MaskClass(), MADE.absent(1, holdout=(x, y)), seed=0)
+    assert second.record.dropped_from_holdout == 1
+
+
+def test_an_earlier_class_that_comes_back_is_found():
+    first = unlearn(MADE.trained(), MaskClass(), MADE.absent(3), seed=0)
+
+    def act(model, _task, _run):
+        model.load_state_dict(MADE.trained().state_dict())
+        with torch.no_grad():
+            model.head.weight[1] = 0.0
+            model.head.bias[1] = -100.0
+        return model
+
+    second = unlearn(first, Scripted(act=act), MADE.absent(1), seed=0)
+    assert second.record.outcome.outcome is Outcome.INEFFECTIVE
+    assert "records of an earlier request came back" in second.record.outcome.reason
+
+
+def test_backbone_edits_void_the_statistics():
+    first = unlearn(MADE.trained(), LeastSquaresRemoval(), MADE.absent(3), seed=0)
+    assert first.statistics is not None
+
+    def act(model, _task, _run):
+        with torch.no_grad():
+            model.body[0].bias.add_(0.01)
+        return model
+
+    second = unlearn(first, Scripted(act=act), MADE.absent(1), seed=0)
+    assert second.statistics is None
+    assert any("statistics are void" in note for note in second.record.notes)
+
+
+def test_masking_many_classes_in_a_row_keeps_the_biases_in_range():
+    result = MADE.trained()
+    for label in (3, 1, 0):
+        result = unlearn(result, MaskClass(), MADE.absent(label), seed=0)
+    first, last = (float(result.model.head.bias[c].detach()) for c in (3, 0))
+    assert last > 3 * first, "each mask must not multiply the range of the one before"
+
+
+def test_every_refusal_is_an_expunge_error():
+    with pytest.raises(ExpungeError):
+        unlearn(MADE.trained(), MaskClass(), forget_indices(MADE.train, [0]), seed=0)
