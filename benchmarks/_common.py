@@ -82,7 +82,7 @@ def train(training: expunge.Training, data: TensorDataset, seed: int) -> nn.Modu
 
 
 def class_methods() -> list[tuple[str, expunge.Method]]:
-    """The class methods with their defaults, and the two variants worth a row of their own."""
+    """The class methods with their defaults, and the variants worth a row of their own."""
     return [
         ("mask-class", expunge.MaskClass()),
         ("naive-prototype-surgery", expunge.NaivePrototypeSurgery()),

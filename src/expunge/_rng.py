@@ -9,7 +9,23 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-__all__ = ["derived_seed", "isolated"]
+__all__ = ["isolated", "preserved"]
+
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """Put every global generator back on leaving; also usable as a decorator.
+
+    Around a whole door, since reading a user's data set may draw from them too.
+    """
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
 
 
 @contextmanager
@@ -18,24 +34,12 @@ def isolated(seed: int, device: torch.device) -> Iterator[torch.Generator]:
 
     The private generator lives on the CPU, so that a seed means the same on every device.
     """
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()
-    devices = [device] if device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            # Not torch.manual_seed: that would also reseed every accelerator for good.
-            torch.default_generator.manual_seed(seed)
-            if device.type == "cuda":
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            yield torch.Generator().manual_seed(seed)
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-
-
-def derived_seed(generator: torch.Generator) -> int:
-    """Draw a seed for a part of the work from `generator`."""
-    return int(torch.randint(0, 2**31 - 1, (1,), generator=generator))
+    with preserved():
+        # Not torch.manual_seed: that would also reseed accelerators that are not in use.
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        yield torch.Generator().manual_seed(seed)

@@ -80,10 +80,12 @@ def not_finite(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def hook_count(model: nn.Module) -> int:
-    """How many hooks hang on the module and everything below it."""
-    return sum(
+    """How many hooks hang on the module, on everything below it and on their parameters."""
+    on_modules = sum(
         len(getattr(module, name, ())) for module in model.modules() for name in _HOOK_FIELDS
     )
+    on_parameters = sum(len(p._backward_hooks or ()) for p in model.parameters())
+    return on_modules + on_parameters
 
 
 def _bytes(tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from expunge._judging import clean_holdout, masked, split_holdout
+from expunge._rng import preserved
 from expunge._state import device_of, digest_of, state_of
 from expunge.audits import Accuracy, Audit, BiasShift, Case, Divergence, Membership, Part, RowSet
 from expunge.data.rows import Rows
@@ -48,6 +49,7 @@ class AuditReport:
         return None
 
 
+@preserved()
 def audit(
     result: Unlearned,
     task: ForgetTask,

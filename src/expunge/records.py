@@ -144,9 +144,9 @@ class OutcomeReport:
 class Cost:
     """What a run cost: `seconds` is the method alone, `door_seconds` the checks around it.
 
-    `passes` counts forward passes over rows (`samples_touched` in all), `parameters_changed` of
-    `parameters` is counted element by element, `peak_bytes` is the peak resident memory of the
-    process on a CPU (of the device on a GPU).
+    `samples_touched` counts the rows that the method read, `parameters_changed` of `parameters` is
+    counted element by element, `peak_bytes` is the peak resident memory of the process on a CPU (of
+    the device on a GPU).
     """
 
     seconds: float

@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from scipy.linalg.blas import dsyrk
 from torch import Tensor, nn
 
 from expunge.data.rows import Rows
@@ -68,7 +69,7 @@ class Sums:
     ) -> Sums:
         """The sums over rows whose centred, augmented features are at hand."""
         sums = Sums.zero(augmented.shape[1] - 1, classes)
-        sums.gram.addmm_(augmented.T, augmented)
+        sums.gram.copy_(_gram(augmented))
         sums.class_sums.index_add_(0, labels, augmented)
         sums.counts.add_(torch.bincount(labels, minlength=classes))
         return sums
@@ -93,6 +94,14 @@ class Sums:
         self.gram.add_(part.gram)
         self.class_sums.add_(part.class_sums)
         self.counts.add_(part.counts)
+
+
+def _gram(rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "columns columns"]:
+    """RᵀR in float64; by symmetric rank-k update, half the work, where there are enough rows."""
+    if len(rows) < rows.shape[1]:
+        return rows.T @ rows
+    upper = torch.from_numpy(dsyrk(1.0, rows.contiguous().numpy().T))
+    return torch.triu(upper) + torch.triu(upper, 1).T
 
 
 def augment(

@@ -60,7 +60,8 @@ class ForgetTask:
 
     Inside a method `holdout` is its `tune` part only, and everything the method did not declare
     in `info.needs` is None. `classes` are the classes of this request (empty for records) and
-    `gone` those of all requests so far. `train_ids` are the ids the request was chosen from.
+    `gone` those of all requests so far. `explicit_ids` says whether the ids
+    were given, or are mere row numbers.
     """
 
     aim: Aim

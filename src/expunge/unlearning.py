@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge._judging import Outputs, clean_holdout, judge_absent, judge_unseen, split_holdout
-from expunge._rng import isolated
+from expunge._rng import isolated, preserved
 from expunge._state import (
     count_changed,
     device_of,
@@ -129,6 +129,7 @@ class _Door:
         return self.task.classes.union(*earlier)
 
 
+@preserved()
 def unlearn(
     model: nn.Module | Unlearned,
     method: Method,

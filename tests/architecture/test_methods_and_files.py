@@ -18,6 +18,7 @@ PACKAGE = ROOT / "src" / "expunge"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 LONG = {
+    "methods/mu_mis.py": "the descent with its stop rules and rollback, one algorithm",
     "statistics.py": "sums, their use, their file format: one value with its invariants",
     "task.py": "the request and its four makers, which share their refusals",
     "unlearning.py": "the door: every check, copy, seed and record of a run in one place",

@@ -41,8 +41,10 @@ def demo(
         began = time.perf_counter()
         done, table = _run(screen, folder)
         screen.say("")
-        screen.say("All methods, on the judge half of the holdout:")
-        screen.table(*table)
+        screen.say("In one line a method (forget test and JS on the judge half of the holdout):")
+        screen.say("")
+        for line in _closing(*table):
+            screen.say(line)
         screen.say("")
         screen.say(NOT_PROVED)
         screen.say("")
@@ -158,6 +160,26 @@ def _save_original(model: Any, path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+
+
+def _closing(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """What each row means, in words: still recognised, what stays, near to retraining or not."""
+    column = {name: i for i, name in enumerate(heading)}
+    by_name = {row[0]: row for row in rows}
+    js, others = column["JS bits"], column["others %"]
+    floor, mask = float(rows[1][js]), float(by_name["mask-class"][js])
+    first = f"  retrained models differ from each other by {floor:.3f} bits; "
+    lines = [f"{first}mask-class, which forgets nothing, is {mask:.3f} from them"]
+    for row in rows[2:]:
+        near = float(row[js])
+        if row[0] == "mask-class":
+            continue
+        verdict = "nearer than the mask" if near < mask else "no nearer than the mask"
+        lines.append(
+            f"  {row[0]:<24} {row[column['outcome']]:<12} {row[column['forget test %']]:>6} % of "
+            f"the class recognised, others {row[others]} %, {near:.3f} bits: {verdict}"
+        )
+    return lines
 
 
 def _widths(heading: Sequence[str]) -> list[int]:

@@ -47,7 +47,10 @@ class MuMis(Method):
     `rule`: `relative` (ours; `step` is the share of the target sensitivity removed a step) or
     `plain` (gradient descent with learning rate `step` on the scaled loss). `cap`: the irrelevant
     term pays until this multiple of its start (None: no cap, as published). `stop`: `validated`
-    (on `tune`, where there is a holdout, else published) or `published` with threshold `delta`.
+    ends when at most `forget_accuracy` percent of a panel of forget rows, and of the class's
+    `tune` rows, are recognised, and accepts no state whose other `tune` rows lost more than
+    `tolerance` points (and two standard errors) against the masked original; `published` uses
+    the published rule with threshold `delta` alone. Without a holdout either rule may end it.
     `batch_size` None uses the whole forget set each step; `chunk_size` rows are in memory at once.
     """
 
@@ -61,8 +64,8 @@ class MuMis(Method):
     most_steps: int = 150
     check_every: int = 5
     panel: int = 500
-    forget_accuracy: float = 1.0
-    tolerance: float = 0.5
+    forget_accuracy: float = 1.5
+    tolerance: float = 1.0
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="mu-mis",
@@ -154,7 +157,7 @@ class _Descent:
         self.accepted_seen = first
         self.refused = 0
         if method.stop == "validated" and first.tune_others is None:
-            run.note("no holdout: the published stop rule is used instead of the validated one")
+            run.note("no holdout: stopped by the forget records or the published rule alone")
 
     def _weights(self) -> list[Tensor]:
         return [p.detach().clone() for p in self.parameters]
@@ -250,13 +253,15 @@ class _Descent:
         first = self.history[0]
         if seen.tune_others is None or first.tune_others is None:
             self._accept(seen)
+            if self.method.stop == "validated" and seen.forget <= self.method.forget_accuracy:
+                return "the forget records are forgotten"
             return published_stop([s.irrelevant for s in self.history], self.method.delta)
         if seen.tune_others < first.tune_others - self.method.tolerance - self._noise():
             self.refused += 1
             return "three refused states in a row" if self.refused == 3 else None
         self._accept(seen)
         left = max(seen.forget, seen.tune_forget or 0.0)
-        return "the forget set is forgotten" if left <= self.method.forget_accuracy else None
+        return "the validated rule" if left <= self.method.forget_accuracy else None
 
     def _noise(self) -> float:
         """Two standard errors of the tune accuracy, in points: less is not a loss yet."""

@@ -1,0 +1,26 @@
+"""`python -m benchmarks [speed|digits|effect|distance]...`; all of them by default."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks import digits, distance, effect, speed
+
+_ALL = {
+    "speed": speed.main,
+    "digits": digits.main,
+    "effect": effect.main,
+    "distance": distance.main,
+}
+
+
+def main() -> None:
+    """Run the chosen benchmarks one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("which", nargs="*", choices=[*_ALL, []], help="default: all")
+    for name in parser.parse_args().which or _ALL:
+        _ALL[name]()
+
+
+if __name__ == "__main__":
+    main()
