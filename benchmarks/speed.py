@@ -11,6 +11,7 @@ and images: the figures do not depend on them. Medians of several repetitions.
 
 from __future__ import annotations
 
+import os
 import statistics as stats
 import subprocess
 import sys
@@ -32,6 +33,8 @@ from expunge.models import resnet20
 from expunge.statistics import Sums, collect_statistics
 
 CPU = torch.device("cpu")
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
+"""What the console command asks of glibc: a step frees and takes hundreds of megabytes."""
 
 
 def median(action: Callable[[], object], repeats: int = 5) -> float:
@@ -103,12 +106,11 @@ def head_methods() -> None:
 
 
 def _ours(features: torch.Tensor, trained: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    n, d = features.shape
-    classes = len(trained)
+    d, classes = features.shape[1], len(trained)
     zero = torch.zeros(d, dtype=torch.float64)
     gram, part = Sums.zero(d, classes), Sums.zero(d, classes)
-    for rows in torch.arange(n).split(8_192):
-        gram.add(features[rows], labels[rows], zero)
+    for part_features, part_labels in zip(features.split(4_096), labels.split(4_096), strict=True):
+        gram.add(part_features, part_labels, zero)
     chosen = labels == 1
     part.add(features[chosen], labels[chosen], zero)
     whole, own = gram.gram[:-1, :-1], part.gram[:-1, :-1]
@@ -127,15 +129,13 @@ def closed_form() -> None:
     """From cached features to W' against the pseudo-inverse of the n×d matrix."""
     body = []
     n, classes = 50_000, 10
-    for d, bar in ((64, 10), (2_048, 5)):
+    for d, bar, repeats in ((64, 10, 15), (2_048, 5, 3)):
         generator = torch.Generator().manual_seed(0)
         features = torch.randn(n, d, generator=generator).relu().double()
         labels = torch.arange(n) % classes
         trained = torch.randn(classes, d, generator=generator).double()
-        fast = median(partial(_ours, features, trained, labels), 3)
-        start = time.perf_counter()
-        _published(features, trained, labels)
-        slow = time.perf_counter() - start
+        fast = median(partial(_ours, features, trained, labels), repeats)
+        slow = median(partial(_published, features, trained, labels), repeats // 3)
         body.append([f"n = 50,000, d = {d:,}", f"{slow / fast:.1f} ×", f"≥ {bar} ×", f"{fast:.2f}"])
     print("Naive Prototype Surgery from cached features, against numpy.linalg.pinv (float64)\n")
     table(("size", "faster by", "bar", "seconds"), body)
@@ -143,25 +143,29 @@ def closed_form() -> None:
 
 def mu_mis_step() -> None:
     """One MU-Mis step in plain training steps, time and peak memory."""
-    ratios = [_step_seconds("mu-mis") / _step_seconds("train") for _ in range(3)]
-    memory = {}
-    for what in ("idle", "train", "mu-mis"):
-        out = subprocess.run(
-            [sys.executable, "-m", "benchmarks.speed", what],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        memory[what] = int(out.stdout)
+    default, kept = _in_fresh_process("steps", {}), _in_fresh_process("steps", KEEP_MEMORY)
+    memory = {what: _in_fresh_process(what, {}) for what in ("idle", "train", "mu-mis")}
     used = (memory["mu-mis"] - memory["idle"]) / (memory["train"] - memory["idle"])
     print("MU-Mis, ResNet-20, batch 64; unit: one plain training step\n")
     table(
         ("what", "ratio", "bar", "goal"),
         [
-            ["time of a step", f"{stats.median(ratios):.2f}", "≤ 4.0", "≤ 3.3"],
+            ["time of a step", f"{default:.2f}", "≤ 4.0", "≤ 3.3"],
+            ["the same, freed memory kept (as the command does)", f"{kept:.2f}", "≤ 4.0", "≤ 3.3"],
             ["peak memory above idle", f"{used:.2f}", "≤ 3.5", ""],
         ],
     )
+
+
+def _in_fresh_process(what: str, environment: dict[str, str]) -> float:
+    out = subprocess.run(
+        [sys.executable, "-m", "benchmarks.speed", what],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **environment},
+    )
+    return float(out.stdout)
 
 
 def _step(what: str) -> Callable[[], None]:
@@ -188,20 +192,24 @@ def _step(what: str) -> Callable[[], None]:
             for p, a, b in zip(parameters, own, rest, strict=True):
                 p.sub_((a - b) * (p.square().sum() * 1e-12))
 
+    if what == "mu-mis":
+        for _ in range(3):
+            train()  # batch norm of a trained net: untrained statistics let values run away
     return {"train": train, "mu-mis": mu_mis, "idle": lambda: None}[what]
 
 
-def _step_seconds(what: str) -> float:
-    return median(_step(what), 9)
+def _steps() -> None:
+    pairs = [(median(_step("mu-mis"), 9), median(_step("train"), 9)) for _ in range(3)]
+    print(stats.median(own / plain for own, plain in pairs))
 
 
 def _peak(what: str) -> None:
-    import resource
+    from expunge._state import peak_resident_bytes
 
     action = _step(what)
     for _ in range(3):
         action()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(peak_resident_bytes())
 
 
 def main() -> None:
@@ -214,6 +222,9 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        _peak(sys.argv[1])
+        if sys.argv[1] == "steps":
+            _steps()
+        else:
+            _peak(sys.argv[1])
     else:
         main()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import final
 
 import torch
@@ -21,6 +24,7 @@ __all__ = [
     "hook_count",
     "layout_of",
     "not_finite",
+    "peak_resident_bytes",
     "restore_layout",
     "state_of",
 ]
@@ -77,6 +81,21 @@ def not_finite(state: Mapping[str, Tensor]) -> list[str]:
         if (tensor.is_floating_point() or tensor.is_complex())
         and not bool(torch.isfinite(tensor).all())
     ]
+
+
+def peak_resident_bytes() -> int:
+    """Peak resident memory of this process; 0 where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        resource = import_module("resource")
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
 
 
 def hook_count(model: nn.Module) -> int:

@@ -54,17 +54,17 @@ def audit(
     result: Unlearned,
     task: ForgetTask,
     *,
-    references: Sequence[nn.Module] = (),
+    references: Sequence[nn.Module | Unlearned] = (),
     original: nn.Module | None = None,
     audits: Sequence[Audit] = _DEFAULT,
     batch_size: int = 256,
 ) -> AuditReport:
     """Measure `result` on the forget records and on the judge part of the holdout.
 
-    `references` are models retrained without the forget set (three or more show their own
-    spread). `original` defaults to the model that was given to `unlearn`. The split into tune and
-    judge is the one the method was held to. Raises InputError for an empty list of audits and
-    ModelError for references with another number of classes.
+    `references` are models retrained without the forget set, or results of `Retrain` (three or
+    more show their own spread). `original` defaults to the model that was given to `unlearn`. The
+    split into tune and judge is the one the method was held to. Raises InputError for an empty
+    list of audits and ModelError for references with another number of classes.
     """
     if not audits:
         raise InputError("Expected at least one audit, got none: an empty audit proves nothing.")
@@ -75,7 +75,8 @@ def audit(
     models: dict[str, nn.Module] = {} if before is None else {"before": before}
     models["after"] = result.model
     names = tuple(f"retrained-{i}" for i in range(len(references)))
-    models.update(zip(names, references, strict=True))
+    retrained = (r.model if isinstance(r, Unlearned) else r for r in references)
+    models.update(zip(names, retrained, strict=True))
     logits = {
         part: {
             subject: logits_of(model, rows, batch_size=batch_size, device=device_of(model))

@@ -14,6 +14,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +99,8 @@ class Sums:
 
 
 def _gram(rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "columns columns"]:
-    """RᵀR in float64; by symmetric rank-k update, half the work, where there are enough rows."""
-    if len(rows) < rows.shape[1]:
+    """RᵀR in float64; by symmetric rank-k update, half the work, where it is large."""
+    if len(rows) < rows.shape[1] or rows.shape[1] < 512:
         return rows.T @ rows
     upper = torch.from_numpy(dsyrk(1.0, rows.contiguous().numpy().T))
     return torch.triu(upper) + torch.triu(upper, 1).T
@@ -354,9 +356,10 @@ def collect_statistics(
     """Statistics of `rows` in one streaming pass, memory O(d²).
 
     λ = `ridge`·tr(G)/d of the centred Gram matrix. With `forget`, a boolean mask (n,), the sums of
-    those rows are taken in the same pass and returned beside it. The centring mean is that of the
-    first batch: any fixed vector serves, one near the mean keeps the sums well conditioned. A head
-    without bias cannot absorb a shift, so its features are not centred.
+    those rows are taken in the same pass and returned beside it. The centring vector is a coarsely
+    rounded mean over a sample of the rows that stay: any fixed vector serves, one near the mean
+    keeps the sums well conditioned, and since it is never updated it must not tell of a record. A
+    head without bias cannot absorb a shift, so its features are not centred.
     """
     if not len(rows):
         raise StatisticsError("Expected at least one row to make statistics from, got none.")
@@ -368,22 +371,17 @@ def collect_statistics(
     where = device or torch.device("cpu")
     whole = Sums.zero(head.features, head.classes)
     part = None if forget is None else Sums.zero(head.features, head.classes)
-    mean: Tensor | None = None
+    mean = _centre(model, head, rows, forget, where)
     start = 0
     for features, _, labels in feature_batches(
         model, head, rows, batch_size=batch_size, device=where
     ):
-        if mean is None:
-            mean = features.detach().double().mean(0).cpu()
-            if not head.has_bias:
-                mean = torch.zeros_like(mean)
         whole.add(features, labels, mean)
         if forget is not None and part is not None:
             chosen = forget[start : start + len(labels)]
             if bool(chosen.any()):
                 part.add(features[chosen.to(features.device)], labels[chosen], mean)
         start += len(labels)
-    assert mean is not None
     centred = whole.gram[:-1, :-1] - torch.outer(whole.gram[:-1, -1], whole.gram[:-1, -1]) / start
     spread = float(torch.trace(centred)) / head.features
     if not spread > 0:
@@ -392,7 +390,6 @@ def collect_statistics(
             "model's penultimate layer is dead or diverged."
         )
     penalty = ridge * spread
-    salt = hashlib.sha256(whole.gram.numpy().tobytes()).hexdigest()[:32]
     statistics = FeatureStatistics(
         sums=whole,
         mean=mean,
@@ -404,12 +401,33 @@ def collect_statistics(
         spread=spread,
         backbone=backbone_digest(model, head),
         head=head.name,
-        salt=salt,
+        salt=secrets.token_hex(16),
         members=None,
         intercept=head.has_bias,
     )
     members = frozenset(statistics.member(i) for i in rows.ids)
     return dataclasses.replace(statistics, members=members), part
+
+
+def _centre(
+    model: nn.Module, head: Head, rows: Rows, forget: Tensor | None, device: torch.device
+) -> Float[Tensor, " features"]:
+    """The mean feature of up to 256 rows that stay, rounded to a sixteenth of the largest."""
+    if not head.has_bias:
+        return torch.zeros(head.features, dtype=torch.float64)
+    stay = torch.arange(len(rows)) if forget is None else (~forget).nonzero().flatten()
+    stay = stay if len(stay) else torch.arange(len(rows))
+    sample = rows.select(stay[torch.linspace(0, len(stay) - 1, min(256, len(stay))).long()])
+    parts = [
+        features.detach().double().cpu()
+        for features, _, _ in feature_batches(model, head, sample, batch_size=256, device=device)
+    ]
+    mean = torch.cat(parts).mean(0)
+    largest = float(mean.abs().max())
+    if not 0.0 < largest < math.inf:
+        return torch.zeros_like(mean)
+    grain = 2.0 ** math.ceil(math.log2(largest / 16))
+    return torch.round(mean / grain) * grain
 
 
 def _transplant_scale(

@@ -7,9 +7,7 @@ import dataclasses
 import hashlib
 import json
 import platform
-import resource
 import secrets
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +26,7 @@ from expunge._state import (
     hook_count,
     layout_of,
     not_finite,
+    peak_resident_bytes,
     restore_layout,
     state_of,
 )
@@ -784,5 +783,4 @@ def _reset_peak(device: torch.device) -> None:
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+    return peak_resident_bytes()

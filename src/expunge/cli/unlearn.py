@@ -130,7 +130,8 @@ def _advice(job: Path, run: Path, result: Unlearned) -> str:
             "for a further request"
         )
     if outcome == "undetermined":
-        return f"give a larger `holdout` under [data], then: expunge unlearn {job}"
+        more = "a larger" if result.record.judge_count else "a"
+        return f"give {more} `holdout` under [data], then: expunge unlearn {job}"
     other = "retrain" if result.record.method != "retrain" else "fine-tune"
     if result.record.scope == "classes" and result.record.method != "prototype-surgery":
         other = "prototype-surgery"

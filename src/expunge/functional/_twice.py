@@ -61,17 +61,17 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            to_x = _apply(_InputGradient, grad, weight, x, ctx.geometry)
+            to_x = _apply(_InputGradient, grad, weight, x.detach(), ctx.geometry)
         if not ctx.mode.inputs_only:
             if ctx.needs_input_grad[1]:
-                to_weight = _apply(_WeightGradient, grad, x, weight, ctx.geometry)
+                to_weight = _apply(_WeightGradient, grad, x, weight.detach(), ctx.geometry)
             if ctx.has_bias and ctx.needs_input_grad[2]:
                 to_bias = grad.sum((0, *range(2, grad.ndim)))
         return to_x, to_weight, to_bias, None, None
 
 
 class _InputGradient(torch.autograd.Function):
-    """convᵀ(g, W), linear in both; `shape` lends its shape only."""
+    """convᵀ(g, W), linear in both; `shape` lends its shape only, and comes without a graph."""
 
     @staticmethod
     def forward(
@@ -95,7 +95,7 @@ class _InputGradient(torch.autograd.Function):
 
 
 class _WeightGradient(torch.autograd.Function):
-    """The weight gradient, linear in g and x; `shape` lends its shape only."""
+    """The weight gradient, linear in g and x; `shape` lends its shape only, without a graph."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, x: Tensor, shape: Tensor, geometry: _Geometry) -> Tensor:
