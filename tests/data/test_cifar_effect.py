@@ -18,19 +18,19 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def cifar(data_folder, request):
+def cifar(data_folder):
     """The public ResNet-20, training and test rows, and statistics of the training rows."""
     examples = Path(__file__).resolve().parents[2] / "examples" / "cifar"
-    patch = pytest.MonkeyPatch()
-    request.addfinalizer(patch.undo)
-    patch.syspath_prepend(str(examples))
-    patch.setenv("EXPUNGE_DATA", str(data_folder))
-    from nets import cifar10_test, cifar10_train
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(examples))
+        patch.setenv("EXPUNGE_DATA", str(data_folder))
+        from nets import cifar10_test, cifar10_train
 
-    request.addfinalizer(lambda: sys.modules.pop("nets", None))
+        data = cifar10_train(), cifar10_test()
+        del sys.modules["nets"]
     model = resnet20(10).eval()
     model.load_state_dict(load_file(data_folder / "checkpoints" / "cifar10_resnet20.safetensors"))
-    train, test = as_rows(cifar10_train()), as_rows(cifar10_test(), argument="holdout")
+    train, test = as_rows(data[0]), as_rows(data[1], argument="holdout")
     head = find_head(model, train.batch(torch.arange(2))[0])
     statistics, _ = collect_statistics(model, head, train)
     before = logits_of(model, test, batch_size=500, device=CPU)

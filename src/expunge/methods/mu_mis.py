@@ -157,7 +157,7 @@ class _Descent:
         self.accepted_seen = first
         self.refused = 0
         if method.stop == "validated" and first.tune_others is None:
-            run.note("no holdout: stopped by the forget records or the published rule alone")
+            run.note("no holdout: the forget-only rule or the published rule stops the descent")
 
     def _weights(self) -> list[Tensor]:
         return [p.detach().clone() for p in self.parameters]
@@ -254,7 +254,7 @@ class _Descent:
         if seen.tune_others is None or first.tune_others is None:
             self._accept(seen)
             if self.method.stop == "validated" and seen.forget <= self.method.forget_accuracy:
-                return "the forget records are forgotten"
+                return "the forget-only rule"
             return published_stop([s.irrelevant for s in self.history], self.method.delta)
         if seen.tune_others < first.tune_others - self.method.tolerance - self._noise():
             self.refused += 1
