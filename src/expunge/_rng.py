@@ -16,12 +16,13 @@ __all__ = ["isolated", "preserved"]
 def preserved() -> Iterator[None]:
     """Put every global generator back on leaving; also usable as a decorator.
 
-    Around a whole door, since reading a user's data set may draw from them too.
+    Around a whole door, since reading a user's data set may draw from them too. Gradients work
+    inside, also where the caller has switched them off (`no_grad`, `inference_mode`).
     """
     python_state = random.getstate()
     numpy_state = np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
         random.setstate(python_state)

@@ -45,6 +45,14 @@ class Recipe:
         return descend(model, dataset, self, generator=generator, device=device)
 
 
+def _check(recipe: Recipe) -> None:
+    for name in ("epochs", "batch_size"):
+        if not getattr(recipe, name) >= 1:
+            raise InputError(f"Expected `{name}` of at least 1, got {getattr(recipe, name)}.")
+    if not recipe.lr > 0:
+        raise InputError(f"Expected `lr` above 0, got {recipe.lr}.")
+
+
 def _rate(recipe: Recipe, step: int, steps: int) -> float:
     if recipe.schedule == "cosine":
         return recipe.lr * 0.5 * (1.0 + math.cos(math.pi * step / steps))
@@ -71,8 +79,14 @@ def descend(
     A last batch of one row is left out, since batch norm cannot use it. Raises MethodError if the
     loss stops being finite.
     """
+    _check(recipe)
     rows = as_rows(dataset)
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise InputError(
+            "Expected a model with some parameters to train, got none with `requires_grad`. "
+            "Unfreeze a layer."
+        )
     optimiser = torch.optim.SGD(
         parameters,
         lr=recipe.lr,
@@ -90,7 +104,7 @@ def descend(
             for group in optimiser.param_groups:
                 group["lr"] = _rate(recipe, step, recipe.epochs * per_epoch)
             step += 1
-            if len(labels) < 2 and len(rows) > 1:
+            if len(labels) < min(2, recipe.batch_size):
                 continue
             if recipe.transform is not None:
                 inputs = recipe.transform(inputs, generator)

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import nn
 
-from expunge._judging import clean_holdout, masked, split_holdout
+from expunge._judging import masked, tune_and_judge
 from expunge._rng import preserved
 from expunge._state import device_of, digest_of, state_of
 from expunge.audits import Accuracy, Audit, BiasShift, Case, Divergence, Membership, Part, RowSet
@@ -68,7 +68,7 @@ def audit(
     """
     if not audits:
         raise InputError("Expected at least one audit, got none: an empty audit proves nothing.")
-    gone = frozenset().union(*(request.classes for request in result.forgotten))
+    gone = task.classes.union(*(request.classes for request in result.forgotten))
     judge = _judge_rows(result, task)
     parts = _parts(task, judge, gone)
     before = original if original is not None else result.original
@@ -125,8 +125,7 @@ def _judge_rows(result: Unlearned, task: ForgetTask) -> Rows | None:
     if task.holdout is None:
         return None
     past = [r.rows for r in result.forgotten if r.rows is not None]
-    holdout, _ = clean_holdout(task.holdout, [task.forget, *past])
-    return split_holdout(holdout, result.split_seed)[1]
+    return tune_and_judge(task.holdout, [task.forget, *past], result.split_seed)[1]
 
 
 def _parts(task: ForgetTask, judge: Rows | None, gone: frozenset[int]) -> dict[Part, Rows]:

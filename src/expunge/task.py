@@ -15,7 +15,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor, nn
 
-from expunge.data.rows import Rows, as_rows
+from expunge.data.rows import Rows, as_rows, content_digests
 from expunge.errors import TaskError
 from expunge.records import Aim, Scope
 from expunge.statistics import FeatureStatistics
@@ -183,7 +183,7 @@ def forget_classes(
             aim=checked,
             scope="classes",
             classes=wanted,
-            forget=rows,
+            forget=rows if explicit else _by_content(rows),
             holdout=None if holdout is None else as_rows(holdout, argument="holdout"),
             statistics=statistics,
             training=training,
@@ -324,6 +324,17 @@ def _whole(values: Iterable[Any], argument: str) -> list[int]:
             )
         numbers.append(int(value))
     return numbers
+
+
+def _by_content(rows: Rows) -> Rows:
+    """Rows given alone, named by their content: row numbers would collide between requests."""
+    seen: dict[str, int] = {}
+    names = []
+    for digest in content_digests(rows):
+        name = digest.hex()
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return as_rows(rows, ids=names, argument="forget")
 
 
 def _no_doubles(values: Sequence[Any], argument: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from expunge._judging import Outputs, clean_holdout, judge_absent, judge_unseen, split_holdout
+from expunge._judging import Outputs, judge_absent, judge_unseen, tune_and_judge
 from expunge._rng import isolated, preserved
 from expunge._state import (
     count_changed,
@@ -159,6 +159,11 @@ def unlearn(
     digest_before = digest_of(state_of(door.original))
     layout = layout_of(door.original)
     before = _outputs(door, door.original)
+    if any(_undefined(outputs) for outputs in before):
+        raise ModelError(
+            "Expected logits that are numbers, got NaN or +infinity on some rows. Check the "
+            "model's normalisation and the data."
+        )
     with isolated(door.seed, door.device) as generator:
         edited = _private_copy(door)
         run = Run(
@@ -560,6 +565,10 @@ def refuse_random_rows(rows: Rows, name: str) -> None:
 def _exclude_forgotten(door: _Door, earlier: Unlearned | None) -> None:
     """Drop what was forgotten before from the retain set, clean and split the holdout."""
     task = door.task
+    door.forgotten = tuple(_found_again(request, task) for request in door.forgotten)
+    lost = sum(request.rows is None for request in door.forgotten)
+    if lost:
+        door.notes.append(f"{lost} earlier requests were not checked again: no rows at hand")
     past_ids = {i for request in door.forgotten for i in request.ids}
     past_classes = frozenset().union(*(r.classes for r in door.forgotten))
     again = sorted(past_classes & task.classes)
@@ -595,15 +604,23 @@ def _exclude_forgotten(door: _Door, earlier: Unlearned | None) -> None:
         retain = retain.select(stays.nonzero().flatten())
     if task.holdout is not None:
         past_rows = [r.rows for r in door.forgotten if r.rows is not None]
-        holdout, door.dropped = clean_holdout(task.holdout, [task.forget, *past_rows])
+        door.tune, door.judge, door.dropped = tune_and_judge(
+            task.holdout, [task.forget, *past_rows], door.split_seed
+        )
         if door.dropped:
             door.notes.append(
                 f"{door.dropped} holdout rows are also in a forget set and were left out"
             )
-        door.tune, door.judge = split_holdout(holdout, door.split_seed)
     statistics = task.statistics
     if statistics is None and earlier is not None:
         statistics = earlier.statistics
+        if (
+            statistics is not None
+            and statistics.covers(task.forget.ids) is False
+            and "statistics" not in door.method.needs
+        ):
+            door.notes.append("the feature statistics are void: they do not cover the forget rows")
+            statistics = None
     if statistics is not None and door.head is not None:
         statistics.check(door.original, door.head)
         if statistics.members is not None and any(
@@ -620,6 +637,18 @@ def _exclude_forgotten(door: _Door, earlier: Unlearned | None) -> None:
                 "the ids against those the statistics were made from."
             )
     door.task = dataclasses.replace(task, retain=retain, statistics=statistics, gone=door.gone)
+
+
+def _found_again(request: Forgotten, task: ForgetTask) -> Forgotten:
+    """The request with its rows, found by id in the training data where they were not kept."""
+    if request.rows is not None or task.retain is None:
+        return request
+    rows = _joined(task.forget, task.retain)
+    wanted = set(request.ids)
+    found = [n for n, i in enumerate(rows.ids) if i in wanted]
+    if not found:
+        return request
+    return dataclasses.replace(request, rows=rows.select(torch.tensor(found)))
 
 
 def _private_copy(door: _Door) -> nn.Module:
@@ -688,18 +717,27 @@ def _outputs(door: _Door, model: nn.Module) -> list[Outputs]:
     ]
 
 
+def _undefined(outputs: Outputs) -> bool:
+    parts = (outputs.forget, outputs.judge)
+    return any(bool((torch.isnan(z) | (z == torch.inf)).any()) for z in parts if z is not None)
+
+
 def _judge(door: _Door, before: list[Outputs], edited: nn.Module, changed: int) -> OutcomeReport:
     if changed == 0:
         return OutcomeReport(
             outcome=Outcome.NO_OP, reason="the weights are bit-identical to the original's"
         )
     after = _outputs(door, edited)
+    if any(_undefined(outputs) for outputs in after):
+        return OutcomeReport(
+            outcome=Outcome.WRECKED, reason="the edited model gives NaN or +infinity on some rows"
+        )
     judge_labels = None if before[0].judge is None or door.judge is None else door.judge.labels
     judge = judge_absent if door.task.aim == "absent" else judge_unseen
     report = judge(
         before[0], after[0], door.task.forget.labels, judge_labels, door.gone, door.limits
     )
-    if "training" in door.method.info.needs and report.outcome is not Outcome.DONE:
+    if "training" in door.method.info.needs and not report.outcome.accepted:
         return OutcomeReport(
             outcome=Outcome.DONE,
             reason=f"retrained from scratch; never rejected (measured: {report.reason})",
@@ -711,7 +749,7 @@ def _judge(door: _Door, before: list[Outputs], edited: nn.Module, changed: int) 
             continue
         hits = outputs.forget.argmax(1) == request.rows.labels
         left = 100.0 * float(hits.double().mean())
-        if left > door.limits.forget_accuracy:
+        if left > door.limits.forget_accuracy and report.outcome is not Outcome.WRECKED:
             return OutcomeReport(
                 outcome=Outcome.INEFFECTIVE,
                 reason=f"records of an earlier request came back: {left:.2f} % recognised again "

@@ -19,6 +19,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 LONG = {
     "methods/mu_mis.py": "the descent with its stop rules and rollback, one algorithm",
+    "_judging.py": "the split and the two judgements, which share their figures",
+    "data/rows.py": "one view of every kind of data, with the refusals of each",
     "statistics.py": "sums, their use, their file format: one value with its invariants",
     "task.py": "the request and its four makers, which share their refusals",
     "unlearning.py": "the door: every check, copy, seed and record of a run in one place",

@@ -97,7 +97,7 @@ def test_nothing_that_identifies_leaves_private(project):
         ("classes = [1]", f"ids = {json.dumps(ids)}"), ("prototype-surgery", "retrain"), extra=extra
     )
     code, out, _ = project.run("unlearn", job, "--out", "r")
-    assert (code, out) == (0, "r\n")
+    assert (code, out) == (11, "r\n")  # two records: no membership statement is possible
     run = project.folder / "r"
     private = json.loads((run / "private" / "history.json").read_text())
     assert private["requests"][0]["ids"] == ids
@@ -169,7 +169,7 @@ def test_the_resolved_job_holds_defaults_overrides_and_digests(project):
     [
         ('name = "mask-class"', True, 0, "done", "load_run"),
         ('name = "mask-class"', False, 11, "undetermined", "holdout"),
-        ('name = "fine-tune"\nepochs = 0', True, 12, "no-op", "--method prototype-surgery"),
+        ('name = "mu-mis"\nstep = 1e-300', True, 12, "no-op", "--method prototype-surgery"),
         ('name = "fine-tune"\nepochs = 1', True, 12, "ineffective", "--method prototype-surgery"),
         ('name = "fine-tune"\nlr = 1000.0\nepochs = 1', True, 13, "wrecked", "--method"),
     ],
@@ -216,7 +216,7 @@ def test_record_requests_by_index_file_and_id_file(project):
             ("classes = [1]", selection), ("prototype-surgery", "retrain"), extra=extra
         )
         code, out, _ = project.run("unlearn", job, "--out", f"r{count}")
-        assert code == 0
+        assert code in (0, 11)  # so few records may allow no membership statement
         record = json.loads((project.folder / out.strip() / "record.json").read_text())
         assert (record["forget_count"], record["aim"]) == (count, "unseen")
 

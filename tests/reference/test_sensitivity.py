@@ -237,3 +237,28 @@ def test_irrelevant_classes_are_stratified_and_never_gone(kept):
     assert not bool((drawn == own).any())
     again = draw_irrelevant(gone, stay, torch.Generator().manual_seed(3))
     assert torch.equal(again, draw_irrelevant(gone, stay, torch.Generator().manual_seed(3)))
+
+
+def test_relu_in_place_as_a_statement():
+    """`x.relu_()` without using what it returns changes x inside the loss too."""
+
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.one(x)
+            h.relu_()
+            return self.two(h)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, x = InPlace().double().eval(), torch.randn(5, 4, dtype=torch.float64)
+    labels, other = torch.tensor([0, 1, 2, 0, 1]), torch.tensor([1, 2, 0, 2, 0])
+    _, _, logits = sensitivities(model, x, labels, other, graph=True)
+    torch.testing.assert_close(logits, model(x).detach())
+    value, found = ours(model, x, labels, other)
+    expected, slow = loop(model, x, labels, other)
+    torch.testing.assert_close(value, expected)
+    same(found, slow, 1e-10)

@@ -54,3 +54,8 @@ def test_agreement():
     a = torch.tensor([[2.0, 1.0], [0.0, 3.0]])
     assert agreement(a, a).tolist() == [True, True]
     assert agreement(a, a.flip(1)).tolist() == [False, False]
+
+
+def test_not_a_number_is_not_agreement():
+    nan = torch.full((2, 3), torch.nan)
+    assert torch.isnan(jensen_shannon(nan, torch.zeros(2, 3))).all()

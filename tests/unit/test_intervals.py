@@ -31,7 +31,7 @@ def _agresti_min(gained, lost, n, z=1.959963984540054):
     up, down, total = gained + 0.5, lost + 0.5, n + 2
     d = (up - down) / total
     se = math.sqrt((up + down) / total - d * d) / math.sqrt(total)
-    return d - z * se, d + z * se
+    return max(d - z * se, -1.0), min(d + z * se, 1.0)
 
 
 @given(gained=st.integers(0, 40), lost=st.integers(0, 40), same=st.integers(1, 200))

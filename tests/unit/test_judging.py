@@ -282,3 +282,66 @@ def test_overlap_is_found_by_content_not_by_id_or_label():
     twin = as_rows((torch.tensor([[4.0]]), torch.tensor([3])), ids=["other"])
     with pytest.raises(TaskError, match="1 of 10"):
         clean_holdout(holdout, [twin])
+
+
+def _rows_right(counts):
+    """Logits and labels: for each class (right, wrong) rows."""
+    labels, hits = [], []
+    for label, (right, wrong) in enumerate(counts):
+        labels += [label] * (right + wrong)
+        hits += [True] * right + [False] * wrong
+    y = torch.tensor(labels)
+    guess = torch.where(torch.tensor(hits), y, (y + 1) % len(counts))
+    return torch.nn.functional.one_hot(guess, len(counts)).float(), y
+
+
+def test_a_tiny_class_does_not_hide_a_wrecked_one():
+    """One wrong row of one is −100 % and proves nothing; 14 points on fifty rows do."""
+    from expunge._judging import Outputs, judge_absent
+
+    counts = [(1, 0), (800, 0), (100, 0), (1, 0)]
+    before, y = _rows_right(counts)
+    after, _ = _rows_right([(0, 1), (800, 0), (80, 20), (0, 1)])
+    forget = torch.zeros(5, dtype=torch.long)
+    wrong = torch.nn.functional.one_hot(forget + 1, 4).float()
+    report = judge_absent(
+        Outputs(forget=wrong, judge=before),
+        Outputs(forget=wrong, judge=after),
+        forget,
+        y,
+        frozenset({0}),
+        Limits(mean_drop=50.0),
+    )
+    assert report.outcome.value == "wrecked"
+    assert "class 2 fell by 20.0 points" in report.reason
+
+
+def test_a_class_that_is_still_known_does_not_hide_behind_another():
+    from expunge._judging import Outputs, judge_absent
+
+    judged, y = _rows_right([(0, 50), (0, 50), (100, 0), (100, 0)])
+    labels = torch.tensor([0] * 100 + [1] * 100)
+    forget = torch.nn.functional.one_hot(torch.tensor([2] * 100 + [1] * 8 + [2] * 92), 4).float()
+    report = judge_absent(
+        Outputs(forget=forget, judge=judged),
+        Outputs(forget=forget, judge=judged),
+        labels,
+        y,
+        frozenset({0, 1}),
+        Limits(),
+    )
+    assert report.figures["forget_after"] == pytest.approx(4.0)
+    assert report.outcome.value == "ineffective"
+    assert report.reason.startswith("8.00 % of the forget records")
+
+
+def test_rows_never_change_sides_when_others_are_dropped():
+    from expunge._judging import tune_and_judge
+
+    rows = _holdout([0] * 201 + [1] * 200)
+    tune, judge = split_holdout(rows, 0)
+    for one in (tune.select(torch.tensor([0])), judge.select(torch.tensor([0]))):
+        kept_tune, kept_judge, dropped = tune_and_judge(rows, [one], 0)
+        assert dropped == 1
+        assert set(kept_tune.ids) == set(tune.ids) - set(one.ids)
+        assert set(kept_judge.ids) == set(judge.ids) - set(one.ids)

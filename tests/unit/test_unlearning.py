@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+import expunge
 from expunge import (
     FineTune,
     LeastSquaresRemoval,
@@ -614,3 +615,61 @@ def test_masking_many_classes_in_a_row_keeps_the_biases_in_range():
 def test_every_refusal_is_an_expunge_error():
     with pytest.raises(ExpungeError):
         unlearn(MADE.trained(), MaskClass(), forget_indices(MADE.train, [0]), seed=0)
+
+
+def _class_rows(made, label, n=None):
+    x, y = made.train.inputs["x"], made.train.targets
+    return x[y == label][:n], y[y == label][:n]
+
+
+def test_forget_rows_given_alone_do_not_collide_between_requests():
+    """Row numbers of two files mean different records: the second request is served whole."""
+    made = toy("mlp")
+    model = made.trained()
+    first = expunge.forget_classes(None, {3}, forget=_class_rows(made, 3, 10), holdout=made.holdout)
+    second = expunge.forget_classes(None, {1}, forget=_class_rows(made, 1), holdout=made.holdout)
+    one = expunge.unlearn(model, expunge.MaskClass(), first, seed=0)
+    two = expunge.unlearn(one, expunge.MaskClass(), second, seed=0)
+    assert two.record.forget_count == len(_class_rows(made, 1)[0])
+    assert len(two.forgotten) == 2
+
+
+def test_works_inside_no_grad_and_inference_mode():
+    made = toy("mlp")
+    model, task = made.trained(), made.absent(1)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            result = expunge.unlearn(model, expunge.FineTune(epochs=1), task, seed=0)
+        assert result.record.cost.parameters_changed > 0
+
+
+def test_logits_that_are_not_numbers_are_refused():
+    made = toy("mlp")
+
+    class Broken(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = made.trained()
+
+        def forward(self, x):
+            z = self.inner(x)
+            return torch.where((z.argmax(1) == 2)[:, None], torch.nan, z)
+
+    with pytest.raises(expunge.ExpungeError, match="Expected logits that are numbers, got NaN"):
+        expunge.unlearn(Broken(), expunge.FineTune(epochs=1), made.absent(1), seed=0)
+
+
+def test_bfloat16_inputs_are_served():
+    made = toy("mlp")
+    x, y = made.train.inputs["x"].bfloat16(), made.train.targets
+    hx, hy = made.holdout.inputs["x"].bfloat16(), made.holdout.targets
+    task = expunge.forget_classes((x, y), {1}, holdout=(hx, hy))
+    result = expunge.unlearn(made.trained().bfloat16(), expunge.MaskClass(), task, seed=0)
+    assert result.outcome.figures["forget_after"] == 0.0
+
+
+@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("batch_size", 0), ("lr", -1.0)])
+def test_training_settings_out_of_range_are_refused(name, value):
+    made = toy("mlp")
+    with pytest.raises(expunge.ExpungeError, match=f"Expected `{name}`"):
+        expunge.unlearn(made.trained(), expunge.FineTune(**{name: value}), made.absent(1), seed=0)

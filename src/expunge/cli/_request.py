@@ -100,8 +100,8 @@ def task_of(job: Job, rows: Rows, training: Training | None) -> ForgetTask:
         classes = _numbers(job, forget.classes, "forget.classes")
         if job.data.train is not None:
             return expunge.forget_classes(rows, classes, **shared)
-        task = expunge.forget_classes(None, classes, forget=rows, **shared)
-        return dataclasses.replace(task, explicit_ids=_explicit(job, rows))
+        ids = rows.ids if _explicit(job, rows) else None
+        return expunge.forget_classes(None, classes, forget=rows, ids=ids, **shared)
     if forget.indices is not None:
         return expunge.forget_indices(
             rows, _numbers(job, forget.indices, "forget.indices"), **shared

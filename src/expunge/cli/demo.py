@@ -134,7 +134,7 @@ def _run(screen: Screen, folder: Path) -> tuple[set[str], tuple[list[str], list[
         save_audit(path, report)
         after = next(row for row in audit_rows(report)[1] if row[0] == "after")
         outcome = result.outcome.outcome
-        if outcome.accepted:
+        if outcome is expunge.Outcome.DONE:
             done.add(result.record.method)
         row = [result.record.method, *after[1:], f"{result.record.cost.seconds:.2f}", outcome.value]
         closing.append(row)

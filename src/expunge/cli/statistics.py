@@ -48,6 +48,11 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
         rows = rows_of(job)
         refuse_random_rows(rows, "train")
         if isinstance(model, Unlearned):
+            if not model.history_known:
+                raise JobError(
+                    "Expected a run with its private/ folder, got one without: what it forgot is "
+                    "unknown and would be summed again."
+                )
             run = with_rows(model, rows)
             gone = {i for request in run.forgotten for i in request.ids}
             classes = sorted({c for request in run.forgotten for c in request.classes})

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import (
@@ -138,6 +139,16 @@ def _whole_label(label: Any, argument: str) -> int:
     return int(array.item())
 
 
+def _tensor(value: Any, argument: str) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"Expected the inputs of `{argument}` to be tensors or arrays of numbers, got "
+            f"{type(value).__name__} ({error}). Convert images and texts in the data set."
+        ) from error
+
+
 def _split_item(item: Any, argument: str) -> tuple[Any, int]:
     if isinstance(item, Mapping):
         key = next((k for k in _LABEL_KEYS if k in item), None)
@@ -146,11 +157,11 @@ def _split_item(item: Any, argument: str) -> tuple[Any, int]:
                 f"Expected dict rows of `{argument}` to hold a label under one of "
                 f"{', '.join(_LABEL_KEYS)}, got keys {sorted(item)}."
             )
-        rest = {k: torch.as_tensor(v) for k, v in item.items() if k != key and k not in _ID_KEYS}
+        rest = {k: _tensor(v, argument) for k, v in item.items() if k != key and k not in _ID_KEYS}
         inputs = rest["x"] if set(rest) == {"x"} else rest
         return inputs, _whole_label(item[key], argument)
     if isinstance(item, (tuple, list)) and len(item) == 2:
-        return torch.as_tensor(item[0]), _whole_label(item[1], argument)
+        return _tensor(item[0], argument), _whole_label(item[1], argument)
     raise DataError(
         f"Expected rows of `{argument}` to be (x, y) pairs or dicts, got {type(item).__name__}."
     )
@@ -266,19 +277,25 @@ def read_npz(path: Path | str) -> dict[str, Any]:
         ) from error
 
 
+def _row_bytes(value: Tensor) -> npt.NDArray[np.uint8]:
+    """The bytes of each row (n, bytes); also for dtypes that numpy does not know."""
+    flat = value.detach().cpu().contiguous().reshape(len(value), -1)
+    return flat.view(torch.uint8).numpy()
+
+
 def content_digests(rows: Rows, *, batch_size: int = 512) -> list[bytes]:
     """BLAKE2b digest of the content of each row (inputs, not the label), in order."""
     digests: list[bytes] = []
     for inputs, labels in rows.batches(batch_size):
         parts = {"": inputs} if isinstance(inputs, Tensor) else inputs
         arrays = [
-            (name, np.ascontiguousarray(value.cpu().numpy()))
+            (name, value.dtype, value.shape[1:], _row_bytes(value))
             for name, value in sorted(parts.items())
         ]
         for i in range(len(labels)):
             total = hashlib.blake2b(digest_size=16)
-            for name, array in arrays:
-                total.update(f"{name}{array.dtype}{array.shape[1:]}".encode())
-                total.update(array[i].tobytes())
+            for name, dtype, shape, content in arrays:
+                total.update(f"{name}{dtype}{tuple(shape)}".encode())
+                total.update(content[i].tobytes())
             digests.append(total.digest())
     return digests

@@ -121,6 +121,7 @@ def _tuple(value: int | Sequence[int], n: int) -> Sequence[int]:
 
 
 _RELU = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu_)
+_RELU_INPLACE = (torch.relu_, Tensor.relu_, F.relu_)
 _CONVOLUTION = (torch.conv1d, torch.conv2d, torch.conv3d)
 
 
@@ -148,7 +149,9 @@ class DoubleBackward(TorchFunctionMode):
             return self._convolution(func, list(args), kwargs)
         if func in _RELU:
             x = args[0] if args else kwargs["input"]
-            return x * (x.detach() > 0).to(x.dtype)
+            mask = (x.detach() > 0).to(x.dtype)
+            inplace = func in _RELU_INPLACE or kwargs.get("inplace", False) or args[1:] == (True,)
+            return x.mul_(mask) if inplace else x * mask
         if func is F.batch_norm:
             return self._batch_norm(func, list(args), kwargs)
         return func(*args, **kwargs)

@@ -22,8 +22,15 @@ def jensen_shannon(
     p = torch.log_softmax(first.double(), dim=1)
     q = torch.log_softmax(second.double(), dim=1)
     mixed = torch.logaddexp(p, q) - math.log(2.0)
-    half = torch.nan_to_num(p.exp() * (p - mixed)) + torch.nan_to_num(q.exp() * (q - mixed))
+    half = _part(p, mixed) + _part(q, mixed)
     return (half.sum(1) / (2.0 * math.log(2.0))).clamp(0.0, 1.0)
+
+
+def _part(
+    log: Float[Tensor, "rows classes"], mixed: Float[Tensor, "rows classes"]
+) -> Float[Tensor, "rows classes"]:
+    """p·log(p/m), zero where p is zero; NaN stays NaN, so that it cannot pass for agreement."""
+    return torch.where(log == -torch.inf, 0.0, log.exp() * (log - mixed))
 
 
 def agreement(

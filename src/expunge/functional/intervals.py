@@ -35,7 +35,7 @@ def paired_difference(
     centre = (up - down) / total
     spread = math.sqrt(max((up + down) - (up - down) ** 2 / total, 0.0)) / total
     z = float(norm.ppf(0.5 + confidence / 2))
-    return (gained - lost) / n, centre - z * spread, centre + z * spread
+    return (gained - lost) / n, max(centre - z * spread, -1.0), min(centre + z * spread, 1.0)
 
 
 def mean_interval(

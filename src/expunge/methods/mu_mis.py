@@ -112,6 +112,8 @@ def _check(method: MuMis) -> None:
     for name in ("step", "delta", "chunk_size", "most_steps", "check_every", "panel"):
         if not getattr(method, name) > 0:
             raise InputError(f"Expected `{name}` above 0, got {getattr(method, name)}.")
+    if method.batch_size is not None and not method.batch_size > 0:
+        raise InputError(f"Expected `batch_size` above 0 or None, got {method.batch_size}.")
 
 
 @final

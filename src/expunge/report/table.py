@@ -72,5 +72,7 @@ def _many(values: Sequence[float], digits: int) -> str:
     if not values:
         return "–"
     middle = sum(values) / len(values)
+    if len(values) == 1:
+        return f"{middle:.{digits}f}"
     half = (max(values) - min(values)) / 2
     return f"{middle:.{digits}f} ± {half:.{digits}f}"
