@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / n for n in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 COMMANDS = typer.main.get_command(app).commands
-FIGURES = re.compile(r"<!-- figures: (.+?) -->")
 
 
 def _name(path):
@@ -138,14 +137,10 @@ def test_readme_example_runs(capsys):
     assert "% of unseen threes are still recognised" in said
 
 
-def test_every_asked_figure_names_a_command_of_the_repository():
-    for path in PAGES:
-        for command in FIGURES.findall(path.read_text()):
-            assert re.fullmatch(r"expunge demo|python -m benchmarks [a-z]+", command), command
-
-
 @pytest.mark.parametrize("path", PAGES, ids=_name)
 def test_pages_stay_inside_the_repository(path):
     text = path.read_text()
     assert ".." + "/shared" not in text
-    assert all(len(line) <= 105 or "|" in line or "http" in line for line in text.splitlines())
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert all(len(line) <= 105 or "|" in line or "http" in line for line in prose.splitlines())
+    assert "<!-- figures:" not in text, "fill in what the command printed"
