@@ -74,7 +74,6 @@ def test_quoted_commands_exist(path):
     text = path.read_text()
     quoted = re.findall(r"`(expunge [^`\n]+)`", text)
     quoted += [f[1] for f in re.findall(r"^(```\n)?(expunge [a-z].*)$", text, re.MULTILINE)]
-    quoted += [command for command in FIGURES.findall(text) if command.startswith("expunge ")]
     for line in quoted:
         words = shlex.split(line, comments=True)
         assert words[1] in COMMANDS, f"{_name(path)} quotes `{line}`, which is no command"
