@@ -191,9 +191,9 @@ def backbone_digest(model: nn.Module, head: Head) -> str:
 def head_matrix(model: nn.Module, head: Head) -> Float[Tensor, "classes features+1"]:
     """A = [W, b] in float64 on the CPU; b is zero for a head without bias."""
     layer = head.of(model)
-    weight = layer.weight.detach().double().cpu()
+    weight = layer.weight.detach().cpu().double()
     bias = (
-        layer.bias.detach().double().cpu()
+        layer.bias.detach().cpu().double()
         if layer.bias is not None
         else torch.zeros(len(weight), dtype=torch.float64)
     )

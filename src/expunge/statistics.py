@@ -111,7 +111,7 @@ def augment(
 ) -> Float[Tensor, "batch features+1"]:
     """h̃ = [h − m; 1] in float64 on the CPU."""
     out = torch.ones(len(features), features.shape[1] + 1, dtype=torch.float64)
-    out[:, :-1] = features.detach().to("cpu", torch.float64)
+    out[:, :-1] = features.detach().cpu().double()
     out[:, :-1] -= mean
     return out
 
@@ -419,7 +419,7 @@ def _centre(
     stay = stay if len(stay) else torch.arange(len(rows))
     sample = rows.select(stay[torch.linspace(0, len(stay) - 1, min(256, len(stay))).long()])
     parts = [
-        features.detach().double().cpu()
+        features.detach().cpu().double()
         for features, _, _ in feature_batches(model, head, sample, batch_size=256, device=device)
     ]
     mean = torch.cat(parts).mean(0)

@@ -282,6 +282,8 @@ def _opened(
             "private/ part: what it forgot could serve as training data again. Put private/ back "
             "beside its record.json, and load it again."
         )
+    if not batch_size >= 1:
+        raise InputError(f"Expected `batch_size` of at least 1, got {batch_size}.")
     door = _Door(
         original=_checked_model(earlier.model if earlier else model),
         method=_checked_method(method),
@@ -295,6 +297,11 @@ def _opened(
         initial=initial,
         progress=progress,
     )
+    if earlier is not None and not earlier.outcome.outcome.accepted:
+        door.notes.append(
+            f"the run this one starts from ended {earlier.outcome.outcome.value!r}: "
+            f"{earlier.outcome.reason}"
+        )
     if earlier is not None and door.task.statistics is None and "statistics" in method.needs:
         door.task = dataclasses.replace(door.task, statistics=earlier.statistics)
     _refuse_unfit(door)
@@ -554,6 +561,11 @@ def refuse_random_rows(rows: Rows, name: str) -> None:
         if isinstance(first, Tensor) and isinstance(second, Tensor)
         else [(first[k], second[k]) for k in first]  # type: ignore[index]
     )
+    if any(a.is_floating_point() and not bool(torch.isfinite(a).all()) for a, _ in pairs):
+        raise DataError(
+            f"Expected finite inputs in `{name}`, got NaN or infinity among the first rows read. "
+            "Clean the data, or check its normalisation (a division by zero?)."
+        )
     if not all(torch.equal(a, b) for a, b in pairs):
         raise DataError(
             f"Expected `{name}` to give the same row each time, but reading 32 rows twice gave "

@@ -673,3 +673,38 @@ def test_training_settings_out_of_range_are_refused(name, value):
     made = toy("mlp")
     with pytest.raises(expunge.ExpungeError, match=f"Expected `{name}`"):
         expunge.unlearn(made.trained(), expunge.FineTune(**{name: value}), made.absent(1), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (expunge.MaskClass(margin=-1.0), "Expected `margin` above 0"),
+        (expunge.NaivePrototypeSurgery(ridge=-1.0), "Expected `ridge` and `cutoff` from 0"),
+        (expunge.PrototypeSurgery(ridge=-1.0), "Expected `ridge` from 0"),
+    ],
+    ids=repr,
+)
+def test_settings_without_a_meaning_are_refused(method, message):
+    made = toy("mlp")
+    with pytest.raises(expunge.ExpungeError, match=message):
+        expunge.unlearn(made.trained(), method, made.absent(1), seed=0)
+
+
+def test_inputs_that_are_not_numbers_are_no_augmentation():
+    made = toy("mlp")
+    x = made.train.inputs["x"].clone()
+    x[made.train.targets == 1] = torch.nan
+    task = expunge.forget_classes((x, made.train.targets), {1}, holdout=made.holdout)
+    with pytest.raises(expunge.ExpungeError, match="Expected finite inputs in `forget`, got NaN"):
+        expunge.unlearn(made.trained(), expunge.MaskClass(), task, seed=0)
+
+
+def test_a_start_from_a_rejected_run_is_noted():
+    made = toy("mlp")
+    barely = expunge.FineTune(epochs=1, lr=1e-6, weight_decay=0.0)
+    rejected = expunge.unlearn(made.trained(), barely, made.absent(1), seed=0)
+    assert not rejected.outcome.outcome.accepted
+    result = expunge.unlearn(rejected, expunge.MaskClass(), made.absent(3), seed=0)
+    assert any("the run this one starts from ended" in note for note in result.record.notes)
+    with pytest.raises(expunge.ExpungeError, match="Expected `batch_size` of at least 1, got 0"):
+        expunge.unlearn(made.trained(), barely, made.absent(3), seed=0, batch_size=0)

@@ -17,7 +17,7 @@ from typing import ClassVar, final
 
 from torch import nn
 
-from expunge.errors import UnsupportedError
+from expunge.errors import InputError, UnsupportedError
 from expunge.heads import head_matrix, set_head_matrix
 from expunge.methods.base import Method, Run
 from expunge.records import MethodInfo, Paper
@@ -52,6 +52,8 @@ class MaskClass(Method):
 
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Mask the rows of the forgotten classes."""
+        if not self.margin > 0:
+            raise InputError(f"Expected `margin` above 0, got {self.margin}.")
         head = run.needed_head
         if not head.has_bias:
             raise UnsupportedError(

@@ -76,6 +76,10 @@ class NaivePrototypeSurgery(Method):
             raise InputError(f'Expected `rows` to be "all" or "own", got {self.rows!r}.')
         if self.form not in ("ridged", "published"):
             raise InputError(f'Expected `form` to be "ridged" or "published", got {self.form!r}.')
+        if not self.ridge >= 0 or not self.cutoff >= 0:
+            raise InputError(
+                f"Expected `ridge` and `cutoff` from 0, got {self.ridge} and {self.cutoff}."
+            )
         head = run.needed_head
         statistics = task.statistics
         forget = run.sums(model, task, statistics.mean)

@@ -137,6 +137,11 @@ class PrototypeSurgery(Method):
                 f"Expected `strength` above 0, got {self.strength}. Without an anchor nothing "
                 "holds the classes that stay."
             )
+        if not self.ridge >= 0 or not self.refit_ridge > 0:
+            raise InputError(
+                f"Expected `ridge` from 0 and `refit_ridge` above 0, got {self.ridge} and "
+                f"{self.refit_ridge}."
+            )
         if task.aim != "absent":
             raise UnsupportedError(
                 f'Expected aim "absent" for labels {self.labels!r}, got {task.aim!r}: these labels '
