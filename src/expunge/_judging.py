@@ -179,8 +179,9 @@ def judge_absent(
         if bool(of_class.any()):
             hits, own = _hits(after.judge[of_class], judge_labels[of_class]), judge_labels[of_class]
             figures["judge_class_after"] = _percent(hits)
-            if not still_known and _most_known(hits, own) > limits.forget_accuracy:
-                left, still_known, where = _most_known(hits, own), True, "judge rows of the class"
+            unseen = _most_known(hits, own)
+            if not still_known and unseen > limits.forget_accuracy:
+                left, still_known, where = unseen, True, "judge rows of the class"
     wrecked: str | None = None
     if rest is not None and before.judge is not None and after.judge is not None:
         if int(rest.sum()) >= limits.least_rows and judge_labels is not None:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from expunge.data.rows import Inputs, Rows
-from expunge.errors import MethodError, UnsupportedError
+from expunge.errors import UnsupportedError
 from expunge.heads import Head, feature_batches, logits_of, to_device
 from expunge.records import MethodInfo, Need
 from expunge.statistics import Sums, augment, collect_sums
@@ -143,12 +143,3 @@ class Run:
                 "Expected a method that uses the head to declare `head` in `info.needs`."
             )
         return self.head
-
-
-def require_finite(tensor: Tensor, what: str) -> None:
-    """Raise MethodError unless every entry is finite."""
-    if not bool(torch.isfinite(tensor).all()):
-        raise MethodError(
-            f"Expected {what} to be finite, got NaN or infinity. Check the model and inputs; the "
-            "given model is unchanged."
-        )
