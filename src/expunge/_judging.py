@@ -23,6 +23,7 @@ __all__ = [
     "judge_absent",
     "judge_unseen",
     "masked",
+    "most_known",
     "split_holdout",
     "tune_and_judge",
 ]
@@ -147,8 +148,9 @@ def _loss_of_the_rest(
     return None
 
 
-def _most_known(hits: Bool[Tensor, " rows"], labels: Tensor) -> float:
+def most_known(logits: Float[Tensor, "rows classes"], labels: Tensor) -> float:
     """Accuracy in percent on the class that is recognised best: none may hide behind another."""
+    hits = _hits(logits, labels)
     return max(_percent(hits[labels == c]) for c in labels.unique().tolist())
 
 
@@ -169,7 +171,7 @@ def judge_absent(
         "forget_before": _percent(_hits(before.forget, forget_labels)),
         "forget_after": _percent(_hits(after.forget, forget_labels)),
     }
-    left = _most_known(_hits(after.forget, forget_labels), forget_labels)
+    left = most_known(after.forget, forget_labels)
     where = "forget records"
     still_known = left > limits.forget_accuracy
     rest: Tensor | None = None
@@ -177,9 +179,9 @@ def judge_absent(
         of_class = torch.isin(judge_labels, torch.tensor(sorted(gone)))
         rest = ~of_class
         if bool(of_class.any()):
-            hits, own = _hits(after.judge[of_class], judge_labels[of_class]), judge_labels[of_class]
-            figures["judge_class_after"] = _percent(hits)
-            unseen = _most_known(hits, own)
+            own = judge_labels[of_class]
+            figures["judge_class_after"] = _percent(_hits(after.judge[of_class], own))
+            unseen = most_known(after.judge[of_class], own)
             if not still_known and unseen > limits.forget_accuracy:
                 left, still_known, where = unseen, True, "judge rows of the class"
     wrecked: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import re
 import stat
@@ -25,9 +26,12 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.")
 
 
 def build(factory: Callable[[], Any], *, name: str = "factory") -> nn.Module:
-    """Call the user's factory; raises ModelError where it raises or returns no module."""
+    """A copy of what the user's factory gives: it may give one and the same module each time.
+
+    Raises ModelError where it raises or returns no module.
+    """
     try:
-        model = factory()
+        model = copy.deepcopy(factory())
     except Exception as error:
         raise ModelError(
             f"Expected `{name}` to return an nn.Module, but it raised {type(error).__name__}: "

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from expunge._judging import masked, tune_and_judge
+from expunge._judging import masked, most_known, tune_and_judge
 from expunge._rng import preserved
 from expunge._state import device_of, digest_of, state_of
 from expunge.audits import Accuracy, Audit, BiasShift, Case, Divergence, Membership, Part, RowSet
 from expunge.data.rows import Rows
 from expunge.errors import InputError, ModelError
 from expunge.heads import logits_of
-from expunge.records import Level, Measurement, NotMeasured, OutcomeReport
+from expunge.records import Level, Limits, Measurement, NotMeasured, OutcomeReport
 from expunge.task import ForgetTask
-from expunge.unlearning import Unlearned, environment
+from expunge.unlearning import Forgotten, Unlearned, environment, where
 
-__all__ = ["AuditReport", "audit"]
+__all__ = ["AuditReport", "audit", "refuse_references"]
 
+_FEW = 256
 _DEFAULT: tuple[Audit, ...] = (Accuracy(), Divergence(), BiasShift(), Membership())
 
 
@@ -58,13 +60,15 @@ def audit(
     original: nn.Module | None = None,
     audits: Sequence[Audit] = _DEFAULT,
     batch_size: int = 256,
+    device: torch.device | str | None = None,
 ) -> AuditReport:
     """Measure `result` on the forget records and on the judge part of the holdout.
 
     `references` are models retrained without the forget set, or results of `Retrain` (three or
     more show their own spread). `original` defaults to the model that was given to `unlearn`. The
-    split into tune and judge is the one the method was held to. Raises InputError for an empty
-    list of audits and ModelError for references with another number of classes.
+    split into tune and judge is the one the method was held to. `device` defaults to each model's
+    own. Raises InputError for an empty list of audits, and ModelError for references that are no
+    retrained models (see `refuse_references`) or have another number of classes.
     """
     if not audits:
         raise InputError("Expected at least one audit, got none: an empty audit proves nothing.")
@@ -74,16 +78,18 @@ def audit(
     before = original if original is not None else result.original
     models: dict[str, nn.Module] = {} if before is None else {"before": before}
     models["after"] = result.model
+    named = {f"reference {i}": reference for i, reference in enumerate(references)}
+    refuse_references(named, task, before, result.forgotten, result.record.limits, result.model)
     names = tuple(f"retrained-{i}" for i in range(len(references)))
     retrained = (r.model if isinstance(r, Unlearned) else r for r in references)
     models.update(zip(names, retrained, strict=True))
-    logits = {
-        part: {
-            subject: logits_of(model, rows, batch_size=batch_size, device=device_of(model))
-            for subject, model in models.items()
-        }
-        for part, rows in parts.items()
-    }
+    logits: dict[Part, dict[str, Tensor]] = {part: {} for part in parts}
+    for subject, model in models.items():
+        placed = _placed(model, device)
+        for part, rows in parts.items():
+            logits[part][subject] = logits_of(
+                placed, rows, batch_size=batch_size, device=device_of(placed)
+            )
     widths = {subject: z.shape[1] for by in logits.values() for subject, z in by.items()}
     for name, width in widths.items():
         if width != widths["after"]:
@@ -117,8 +123,82 @@ def audit(
         counts={part: len(rows) for part, rows in parts.items()},
         measurements=measured,
         model_digest=digest_of(state_of(result.model)),
-        environment=environment(device_of(result.model)),
+        environment=environment(device_of(result.model) if device is None else where(device)),
     )
+
+
+def refuse_references(
+    references: Mapping[str, nn.Module | Unlearned],
+    task: ForgetTask,
+    original: nn.Module | None,
+    forgotten: Sequence[Forgotten],
+    limits: Limits,
+    edited: nn.Module | None = None,
+) -> None:
+    """Raise ModelError for references that are not models retrained without the forget set.
+
+    Refused by name: the original or the edited model, one model twice, a run of another method
+    than `retrain`, a run that did not forget all of this request and the earlier ones
+    (`forgotten`), and, for a class request, a model that recognises the class.
+    """
+    known = {
+        digest_of(state_of(m)): text
+        for m, text in ((original, "original"), (edited, "edited"))
+        if m
+    }
+    gone = task.classes.union(*(request.classes for request in forgotten))
+    chosen = torch.linspace(0, len(task.forget) - 1, min(_FEW, len(task.forget))).long()
+    few = task.forget.select(chosen)
+    for name, reference in references.items():
+        model = reference.model if isinstance(reference, Unlearned) else reference
+        digest = digest_of(state_of(model))
+        if digest in known:
+            raise ModelError(
+                f"Expected {name} to be a model retrained without the forget set, got the "
+                f"{known[digest]} model itself. Train one with `Retrain` for each reference."
+            )
+        known[digest] = f"{name}, again: the same"
+        if isinstance(reference, Unlearned):
+            _refuse_run(name, reference, task, gone)
+        if task.scope == "classes":
+            logits = logits_of(model, few, batch_size=_FEW, device=device_of(model))
+            left = most_known(logits, few.labels)
+            if left > limits.forget_accuracy:
+                raise ModelError(
+                    f"Expected {name} to be retrained without class {sorted(task.classes)}, but it "
+                    f"recognises {left:.1f} % of the forget records (limit: "
+                    f"{limits.forget_accuracy:g} %). It was trained on them."
+                )
+
+
+def _refuse_run(name: str, run: Unlearned, task: ForgetTask, gone: frozenset[int]) -> None:
+    if run.record.method != "retrain":
+        raise ModelError(
+            f"Expected {name} to be a run of `retrain`, got one of {run.record.method!r}: what is "
+            "measured against it would not be the distance to retraining."
+        )
+    if not run.history_known:
+        return
+    classes = frozenset[int]().union(*(request.classes for request in run.forgotten))
+    if classes != gone:
+        raise ModelError(
+            f"Expected {name} to be retrained without classes {sorted(gone)}, got a run without "
+            f"{sorted(classes)}. Retrain it for this request."
+        )
+    ids = {i for request in run.forgotten for i in request.ids}
+    kept = [i for i in task.forget.ids if i not in ids]
+    if task.scope == "records" and kept:
+        raise ModelError(
+            f"Expected {name} to be retrained without the forget records, but {len(kept)} of them "
+            f"were kept, {kept[0]!r} first. Retrain it for this request."
+        )
+
+
+def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
+    """The model, or a copy of it on `device`: the user's own is never moved."""
+    if device is None or where(device) == device_of(model):
+        return model
+    return copy.deepcopy(model).to(where(device))
 
 
 def _judge_rows(result: Unlearned, task: ForgetTask) -> Rows | None:

@@ -71,7 +71,7 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
     return model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
 
 
-def tried(model: nn.Module, inputs: Inputs) -> Any:
+def tried(model: nn.Module, inputs: Inputs, name: str = "the data") -> Any:
     """`call`, the first time: what the model raises on the user's rows becomes a ModelError."""
     try:
         return call(model, inputs)
@@ -79,7 +79,7 @@ def tried(model: nn.Module, inputs: Inputs) -> Any:
         parts = {"": inputs} if isinstance(inputs, Tensor) else inputs
         got = ", ".join(f"{n} {tuple(t.shape)} {t.dtype}".strip() for n, t in parts.items())
         raise ModelError(
-            f"Expected the model to run on rows of the data (a batch of {got}), but it raised "
+            f"Expected the model to run on rows of {name} (a batch of {got}), but it raised "
             f"{type(error).__name__}: {error}. Make the data set give what the model was trained "
             "on: shape, dtype, normalisation."
         ) from error

@@ -9,7 +9,7 @@ import json
 import platform
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, final
@@ -17,7 +17,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from expunge._judging import Outputs, judge_absent, judge_unseen, tune_and_judge
+from expunge._judging import Outputs, judge_absent, judge_unseen, most_known, tune_and_judge
 from expunge._rng import isolated, preserved
 from expunge._state import (
     count_changed,
@@ -53,7 +53,15 @@ from expunge.records import Aim, Cost, Limits, Outcome, OutcomeReport, RunRecord
 from expunge.statistics import FeatureStatistics, collect_statistics, collect_sums
 from expunge.task import ForgetTask
 
-__all__ = ["Forgotten", "Unlearned", "unlearn"]
+__all__ = [
+    "Forgotten",
+    "Unlearned",
+    "environment",
+    "found_again",
+    "never_forgotten",
+    "unlearn",
+    "where",
+]
 
 RECORD_VERSION = 1
 
@@ -158,14 +166,14 @@ def unlearn(
     task = door.task
     digest_before = digest_of(state_of(door.original))
     layout = layout_of(door.original)
-    before = _outputs(door, door.original)
+    copied = _private_copy(door)
+    before = _outputs(door, copied)
     if any(_undefined(outputs) for outputs in before):
         raise ModelError(
             "Expected logits that are numbers, got NaN or +infinity on some rows. Check the "
             "model's normalisation and the data."
         )
     with isolated(door.seed, door.device) as generator:
-        edited = _private_copy(door)
         run = Run(
             device=door.device,
             generator=generator,
@@ -177,11 +185,11 @@ def unlearn(
             progress=progress,
             notes=door.notes,
         )
-        handed = _handed(door, edited, run)
-        hooks = hook_count(edited)
+        handed = _handed(door, copied, run)
+        hooks = hook_count(copied)
         _reset_peak(door.device)
         start = time.perf_counter()
-        edited = method.apply(edited, handed, run)
+        edited = method.apply(copied, handed, run)
         if door.device.type == "cuda":
             torch.cuda.synchronize(door.device)
         seconds = time.perf_counter() - start
@@ -203,7 +211,8 @@ def unlearn(
             f"`changes_buffers`), but {changed['buffers']} entries changed. This is a bug in the "
             "method."
         )
-    outcome = _judge(door, before, edited, sum(changed.values()))
+    outcome = _judge(door, before, edited.to(door.device), sum(changed.values()))
+    edited.to(own_device)
     forgotten = Forgotten(
         aim=task.aim,
         scope=task.scope,
@@ -284,15 +293,16 @@ def _opened(
         )
     if not batch_size >= 1:
         raise InputError(f"Expected `batch_size` of at least 1, got {batch_size}.")
+    given = _checked_model(earlier.model if earlier else model)
     door = _Door(
-        original=_checked_model(earlier.model if earlier else model),
+        original=given,
         method=_checked_method(method),
         task=_checked_task(task),
         seed=_checked_seed(seed),
         split_seed=earlier.split_seed if earlier else int(seed),
         limits=limits or Limits(),
         batch_size=batch_size,
-        device=_device(device, earlier.model if earlier else model),
+        device=device_of(given) if device is None else where(device),
         forgotten=earlier.forgotten if earlier else (),
         initial=initial,
         progress=progress,
@@ -443,9 +453,8 @@ def _checked_model(model: Any) -> nn.Module:
     return model
 
 
-def _device(device: torch.device | str | None, model: Any) -> torch.device:
-    if device is None:
-        return device_of(model)
+def where(device: torch.device | str) -> torch.device:
+    """The device of this name, `auto` resolved; raises InputError where there is none."""
     if str(device) == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -520,18 +529,22 @@ def _look_at_data(door: _Door, head_name: str | None) -> None:
         if rows is not None:
             refuse_random_rows(rows, name)
     inputs, _ = task.forget.batch(torch.arange(min(2, len(task.forget))))
-    where = device_of(door.original)
-    inputs = to_device(inputs, where)
+    own = device_of(door.original)
+    inputs = to_device(inputs, own)
     if "head" in needs or "statistics" in needs:
         door.head = find_head(door.original, inputs, name=head_name)
         door.classes = door.head.classes
     else:
-        door.classes = _count_classes(door.original, inputs)
+        door.classes = _count_classes(door.original, inputs, "forget")
         try:
             door.head = find_head(door.original, inputs, name=head_name)
         except ModelError:
             if head_name is not None:
                 raise
+    for name, rows in shown.items():
+        if rows is not None and name != "forget":
+            few, _ = rows.batch(torch.arange(min(2, len(rows))))
+            _count_classes(door.original, to_device(few, own), name)
     for name, rows in (("forget", task.forget), ("holdout", task.holdout), ("train", task.retain)):
         if rows is not None and int(rows.labels.max()) >= door.classes:
             raise DataError(
@@ -540,12 +553,12 @@ def _look_at_data(door: _Door, head_name: str | None) -> None:
             )
 
 
-def _count_classes(model: nn.Module, inputs: Any) -> int:
+def _count_classes(model: nn.Module, inputs: Any, name: str) -> int:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad():
-            return int(as_logits(tried(model, inputs)).shape[1])
+            return int(as_logits(tried(model, inputs, name)).shape[1])
     finally:
         for module, mode in modes:
             module.training = mode
@@ -577,7 +590,9 @@ def refuse_random_rows(rows: Rows, name: str) -> None:
 def _exclude_forgotten(door: _Door, earlier: Unlearned | None) -> None:
     """Drop what was forgotten before from the retain set, clean and split the holdout."""
     task = door.task
-    door.forgotten = tuple(_found_again(request, task) for request in door.forgotten)
+    if task.retain is not None:
+        everything = _joined(task.forget, task.retain)
+        door.forgotten = tuple(found_again(request, everything) for request in door.forgotten)
     lost = sum(request.rows is None for request in door.forgotten)
     if lost:
         door.notes.append(f"{lost} earlier requests were not checked again: no rows at hand")
@@ -609,11 +624,7 @@ def _exclude_forgotten(door: _Door, earlier: Unlearned | None) -> None:
             f"Expected at least two of the model's {door.classes} classes to stay, got a request "
             f"that leaves {door.classes - len(door.gone)}."
         )
-    retain = task.retain
-    if retain is not None and (past_ids or past_classes):
-        stays = torch.tensor([i not in past_ids for i in retain.ids])
-        stays &= ~torch.isin(retain.labels, torch.tensor(sorted(past_classes), dtype=torch.int64))
-        retain = retain.select(stays.nonzero().flatten())
+    retain = None if task.retain is None else never_forgotten(task.retain, door.forgotten)
     if task.holdout is not None:
         past_rows = [r.rows for r in door.forgotten if r.rows is not None]
         door.tune, door.judge, door.dropped = tune_and_judge(
@@ -651,16 +662,37 @@ def _exclude_forgotten(door: _Door, earlier: Unlearned | None) -> None:
     door.task = dataclasses.replace(task, retain=retain, statistics=statistics, gone=door.gone)
 
 
-def _found_again(request: Forgotten, task: ForgetTask) -> Forgotten:
-    """The request with its rows, found by id in the training data where they were not kept."""
-    if request.rows is not None or task.retain is None:
+def never_forgotten(rows: Rows, requests: Sequence[Forgotten]) -> Rows:
+    """The rows that none of these requests took away, by id or by class."""
+    if not requests:
+        return rows
+    ids = {i for request in requests for i in request.ids}
+    classes = sorted({c for request in requests for c in request.classes})
+    stays = torch.tensor([i not in ids for i in rows.ids], dtype=torch.bool)
+    stays &= ~torch.isin(rows.labels, torch.tensor(classes, dtype=torch.int64))
+    return rows.select(stays.nonzero().flatten())
+
+
+def found_again(request: Forgotten, rows: Rows) -> Forgotten:
+    """The request with its records, found by id among `rows` where they were not kept.
+
+    Raises DataError where they are of another class than the request: the ids moved.
+    """
+    if request.rows is not None:
         return request
-    rows = _joined(task.forget, task.retain)
     wanted = set(request.ids)
-    found = [n for n, i in enumerate(rows.ids) if i in wanted]
-    if not found:
+    places = [n for n, i in enumerate(rows.ids) if i in wanted]
+    if not places:
         return request
-    return dataclasses.replace(request, rows=rows.select(torch.tensor(found)))
+    found = rows.select(torch.tensor(places))
+    strangers = set(found.labels.tolist()) - request.classes
+    if request.scope == "classes" and strangers:
+        raise DataError(
+            f"Expected the rows of an earlier request to be of class {sorted(request.classes)}, "
+            f"got class {min(strangers)}. The data or their order changed since: give rows `ids` "
+            "that stay the same."
+        )
+    return dataclasses.replace(request, rows=found)
 
 
 def _private_copy(door: _Door) -> nn.Module:
@@ -714,16 +746,16 @@ def _joined(first: Rows, second: Rows) -> Rows:
 
 def _outputs(door: _Door, model: nn.Module) -> list[Outputs]:
     """Logits on judge, and on the records of this request and of every earlier one at hand."""
-    where = device_of(model)
     judge = (
         None
         if door.judge is None or not len(door.judge)
-        else logits_of(model, door.judge, batch_size=door.batch_size, device=where)
+        else logits_of(model, door.judge, batch_size=door.batch_size, device=door.device)
     )
     sets = [door.task.forget, *(r.rows for r in door.forgotten if r.rows is not None)]
     return [
         Outputs(
-            forget=logits_of(model, rows, batch_size=door.batch_size, device=where), judge=judge
+            forget=logits_of(model, rows, batch_size=door.batch_size, device=door.device),
+            judge=judge,
         )
         for rows in sets
     ]
@@ -759,8 +791,7 @@ def _judge(door: _Door, before: list[Outputs], edited: nn.Module, changed: int) 
     for request, outputs in zip(past, after[1:], strict=True):
         if request.aim != "absent" or request.rows is None:
             continue
-        hits = outputs.forget.argmax(1) == request.rows.labels
-        left = 100.0 * float(hits.double().mean())
+        left = most_known(outputs.forget, request.rows.labels)
         if left > door.limits.forget_accuracy and report.outcome is not Outcome.WRECKED:
             return OutcomeReport(
                 outcome=Outcome.INEFFECTIVE,
@@ -813,14 +844,13 @@ def _carried_statistics(
         return None
     sums = run.forget_sums
     if sums is None:
-        where = device_of(edited)
         sums = collect_sums(
             edited,
             door.head,
             door.task.forget,
             mean=statistics.mean,
             batch_size=door.batch_size,
-            device=where,
+            device=device_of(edited),
         )
     return statistics.without(sums, door.task.forget.ids)
 

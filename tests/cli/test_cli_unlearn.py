@@ -358,3 +358,51 @@ def test_a_failed_audit_says_that_the_run_is_written(project, monkeypatch):
     assert code == 2
     assert "Expected an audit, got none. (The run itself is written: r.)" in err
     assert (project.folder / "r" / "record.json").exists()
+
+
+def test_row_numbers_given_as_ids_count_as_ids(project):
+    # ids 0..n-1 that the file itself holds are ids, not row numbers
+    train = dict(np.load(project.folder / "train.npz"))
+    ids = np.array([str(i) for i in range(len(train["y"]))])
+    np.savez(project.folder / "train.npz", x=train["x"], y=train["y"], id=ids)
+    assert project.run("statistics", project.job(), "--out", "S.safetensors")[0] == 0
+    own = train["y"] == 1
+    np.savez(project.folder / "forget.npz", x=train["x"][own], y=train["y"][own], id=ids[own])
+    job = project.job(
+        ('train = "train.npz"', 'forget = "forget.npz"\nstatistics = "S.safetensors"')
+    )
+    code, _, err = project.run("unlearn", job, "--out", "r")
+    assert code == 0, err
+
+
+def test_byte_string_ids_are_text(project):
+    train = dict(np.load(project.folder / "train.npz"))
+    np.savez(project.folder / "train.npz", x=train["x"], y=train["y"], id=train["id"].astype("S"))
+    code, _, err = project.run("unlearn", project.job(), "--out", "r")
+    assert code == 0, err
+    history = json.loads((project.folder / "r/private/history.json").read_text())
+    assert history["requests"][0]["ids"][0].startswith("person-")
+
+
+def test_a_factory_that_caches_keeps_models_apart(project):
+    nets = project.folder / "jobnets.py"
+    text = nets.read_text().replace(
+        "def net(width", "import functools\n\n@functools.cache\ndef net(width"
+    )
+    nets.write_text(text)
+    extra = "[training]\nepochs = 3\nlr = 0.05\n"
+    job = project.job(extra=extra)
+    for seed in ("1", "2"):
+        options = ("--method", "retrain", "--seed", seed, "--out", f"retrained-{seed}")
+        assert project.run("unlearn", job, *options)[0] == 0
+    job = project.job(extra=extra + '[references]\nretrained = ["retrained-1", "retrained-2"]\n')
+    code, _, err = project.run("unlearn", job, "--out", "r")
+    assert code == 0, err
+    (audit,) = (project.folder / "r" / "audits").iterdir()
+    report = json.loads((audit / "audit.json").read_text())
+    before = next(
+        m["value"]
+        for m in report["measurements"]
+        if (m["name"], m["subject"], m["rows"]) == ("accuracy", "before", "forget-train")
+    )
+    assert before > 90

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import expunge
 from expunge._training import Recipe
 from expunge._weights import build, load_weights, read_weights
+from expunge.auditing import refuse_references
 from expunge.cli._imports import imported
 from expunge.cli._job import Job, checked_fields, nearest
 from expunge.data.rows import Rows
@@ -22,7 +23,7 @@ from expunge.errors import JobError, ModelError
 from expunge.heads import logits_of
 from expunge.records import Limits
 from expunge.runs import ResolvedJob
-from expunge.task import Training
+from expunge.task import ForgetTask, Training
 from expunge.unlearning import Unlearned
 
 __all__ = [
@@ -118,23 +119,36 @@ def limits_of(job: Job) -> Limits:
 
 
 def references_of(
-    job: Job, factory: Callable[[], nn.Module], rows: Rows, model: nn.Module
-) -> list[nn.Module]:
-    """The retrained models that the job names, each tried on two rows."""
-    found = []
+    job: Job,
+    factory: Callable[[], nn.Module],
+    rows: Rows,
+    start: nn.Module | Unlearned,
+    task: ForgetTask,
+) -> list[nn.Module | Unlearned]:
+    """The retrained models that the job names, each tried on two rows and on forget records."""
+    model = start.model if isinstance(start, Unlearned) else start
+    found: dict[str, nn.Module | Unlearned] = {}
     few = rows.select(torch.arange(min(2, len(rows))))
     for name in job.references.retrained:
         path = job.place(name)
         if path.is_dir():
-            reference = expunge.load_run(path, factory=factory).model
+            found[name] = expunge.load_run(path, factory=factory)
         else:
-            reference = load_weights(factory(), read_weights(path), source=name).eval()
+            found[name] = load_weights(factory(), read_weights(path), source=name).eval()
+        entry = found[name]
+        reference = entry.model if isinstance(entry, Unlearned) else entry
         cpu = torch.device("cpu")
         width = logits_of(reference, few, batch_size=2, device=cpu).shape[1]
         if width != logits_of(model, few, batch_size=2, device=cpu).shape[1]:
             raise ModelError(f"Expected reference {name} to have the model's outputs, got {width}.")
-        found.append(reference)
-    return found
+    refuse_references(
+        {f"reference {name}": entry for name, entry in found.items()},
+        task,
+        model,
+        start.forgotten if isinstance(start, Unlearned) else (),
+        limits_of(job),
+    )
+    return list(found.values())
 
 
 def resolved(job: Job, method: expunge.Method, limits: Limits) -> ResolvedJob:

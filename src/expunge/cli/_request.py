@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,12 @@ from torch import Tensor, nn
 import expunge
 from expunge.cli._imports import imported, is_import
 from expunge.cli._job import Job
-from expunge.data.rows import Rows, as_rows, read_npz
-from expunge.errors import DataError, InputError, JobError
+from expunge.data.rows import Rows, as_rows, has_ids, read_npz
+from expunge.errors import DataError, JobError
 from expunge.heads import logits_of
 from expunge.task import ForgetTask, Training
-from expunge.unlearning import Unlearned
 
-__all__ = ["holdout_of", "outputs_of", "rows_of", "task_of", "with_rows"]
+__all__ = ["holdout_of", "outputs_of", "rows_of", "task_of"]
 
 
 def _data(job: Job, text: str, key: str) -> Any:
@@ -100,7 +98,7 @@ def task_of(job: Job, rows: Rows, training: Training | None) -> ForgetTask:
         classes = _numbers(job, forget.classes, "forget.classes")
         if job.data.train is not None:
             return expunge.forget_classes(rows, classes, **shared)
-        ids = rows.ids if _explicit(job, rows) else None
+        ids = rows.ids if _explicit(job) else None
         return expunge.forget_classes(None, classes, forget=rows, ids=ids, **shared)
     if forget.indices is not None:
         return expunge.forget_indices(
@@ -109,32 +107,12 @@ def task_of(job: Job, rows: Rows, training: Training | None) -> ForgetTask:
     return expunge.forget_ids(rows, _entries(job, forget.ids, "forget.ids") or [], **shared)
 
 
-def _explicit(job: Job, rows: Rows) -> bool:
+def _explicit(job: Job) -> bool:
     """Whether the ids were given, by the job or in the npz, and are no mere row numbers."""
-    return job.data.ids is not None or rows.ids != tuple(str(i) for i in range(len(rows)))
-
-
-def with_rows(run: Unlearned, rows: Rows) -> Unlearned:
-    """The earlier run with its forgotten rows found again, so that they are checked again.
-
-    Requests whose records are not all among `rows` stay without; their ids still count.
-    """
-    position = {text: i for i, text in enumerate(rows.ids)}
-    requests = []
-    for request in run.forgotten:
-        places = [position.get(i) for i in request.ids]
-        if all(p is not None for p in places):
-            found = rows.select(torch.tensor(places, dtype=torch.int64))
-            labels = set(found.labels.tolist())
-            if request.scope == "classes" and not labels <= request.classes:
-                raise InputError(
-                    f"Expected the rows of an earlier request to be of class "
-                    f"{sorted(request.classes)}, got class {min(labels - request.classes)}. The "
-                    "data or their order changed since: give rows `ids` that stay the same."
-                )
-            request = dataclasses.replace(request, rows=found)
-        requests.append(request)
-    return dataclasses.replace(run, forgotten=tuple(requests))
+    text = job.data.train or job.data.forget or ""
+    if job.data.ids is not None:
+        return True
+    return not is_import(text) and has_ids(job.place(text))
 
 
 def outputs_of(model: nn.Module, rows: Rows, most: int) -> tuple[Tensor, Tensor]:

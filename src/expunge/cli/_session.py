@@ -21,7 +21,7 @@ from expunge.cli._load import (
     model_of,
     training_of,
 )
-from expunge.cli._request import rows_of, task_of, with_rows
+from expunge.cli._request import rows_of, task_of
 from expunge.data.rows import Rows
 from expunge.errors import InputError
 from expunge.records import Limits
@@ -77,8 +77,6 @@ def open_job(job: Job, method_name: str | None, screen: Screen) -> Iterator[Work
         initial = initial_of(job)
         rows = rows_of(job)
         task = task_of(job, rows, training)
-        if isinstance(model, Unlearned) and job.data.train is not None:
-            model = with_rows(model, rows)
         yield Work(
             factory=factory,
             model=model,

@@ -49,7 +49,7 @@ def _check(screen: Screen, path: Path, method_name: str | None, *, as_json: bool
             initial=work.initial,
             limits=work.limits,
         )
-        references = references_of(job, work.factory, work.rows, work.module)
+        references = references_of(job, work.factory, work.rows, work.model, work.task)
         facts = _facts(work, found) | {"references": len(references)}
     facts |= _expected(job, work, found, facts["seconds_a_row"])
     _show(screen, facts)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from expunge.cli._console import Screen, command
-from expunge.errors import OutputError
 
 if TYPE_CHECKING:
     import expunge
@@ -36,10 +35,13 @@ def demo(
     ),
 ) -> None:
     """Train a small classifier on digits and let it forget class 3 by every method."""
+    from expunge._stored import new_folder
+
     with command() as screen:
         folder = _folder(out)
         began = time.perf_counter()
-        done, table = _run(screen, folder)
+        with new_folder(folder) as partial:
+            done, table = _run(screen, partial)
         screen.say("")
         screen.say("In one line a method (forget test and JS on the judge half of the holdout):")
         screen.say("")
@@ -64,14 +66,6 @@ def _folder(out: Path | None) -> Path:
         while Path(f"expunge-demo-{number}").exists():
             number += 1
         out = Path(f"expunge-demo-{number}")
-    if out.exists():
-        raise OutputError(
-            f"Expected `--out` to name a new folder, got {out}, which exists. Name another."
-        )
-    try:
-        out.mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(f"Expected to write to {out}, but {error.strerror}.") from error
     return out
 
 

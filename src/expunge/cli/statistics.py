@@ -30,11 +30,11 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
     from expunge.cli._imports import importable
     from expunge.cli._job import read_job
     from expunge.cli._load import factory_of, model_of
-    from expunge.cli._request import rows_of, with_rows
+    from expunge.cli._request import rows_of
     from expunge.errors import JobError
     from expunge.heads import find_head
     from expunge.statistics import collect_statistics
-    from expunge.unlearning import Unlearned, refuse_random_rows
+    from expunge.unlearning import Unlearned, found_again, never_forgotten, refuse_random_rows
 
     refuse_existing(out)
     job = read_job(path)
@@ -53,12 +53,8 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
                     "Expected a run with its private/ folder, got one without: what it forgot is "
                     "unknown and would be summed again."
                 )
-            run = with_rows(model, rows)
-            gone = {i for request in run.forgotten for i in request.ids}
-            classes = sorted({c for request in run.forgotten for c in request.classes})
-            stays = torch.tensor([i not in gone for i in rows.ids])
-            stays &= ~torch.isin(rows.labels, torch.tensor(classes, dtype=torch.int64))
-            rows, model = rows.select(stays.nonzero().flatten()), run.model
+            requests = [found_again(request, rows) for request in model.forgotten]
+            rows, model = never_forgotten(rows, requests), model.model
         inputs, _ = rows.batch(torch.arange(min(2, len(rows))))
         head = find_head(model, inputs, name=job.model.head)
         found, _ = collect_statistics(model, head, rows)

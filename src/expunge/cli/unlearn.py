@@ -68,7 +68,7 @@ def _run(
     else:
         refuse_existing(out)
     with open_job(job, method_name, screen) as work:
-        references = references_of(job, work.factory, work.rows, work.module)
+        references = references_of(job, work.factory, work.rows, work.model, work.task)
         facts = resolved(job, work.method, work.limits)
         with screen.progress() as progress:
             result = expunge.unlearn(
@@ -84,7 +84,7 @@ def _run(
             )
         run = expunge.save_run(result, out, job=facts)
         try:
-            report = expunge.audit(result, work.task, references=references)
+            report = expunge.audit(result, work.task, references=references, device=device)
             audit = save_audit(run, report)
         except expunge.ExpungeError as error:
             raise type(error)(f"{error} (The run itself is written: {run}.)") from error
@@ -98,10 +98,12 @@ def _run(
 
 
 def _show(screen: Screen, result: Unlearned, report: AuditReport) -> None:
-    from expunge.report.table import audit_rows
+    from expunge.report.table import audit_rows, detail_rows
 
     heading, rows = audit_rows(report)
     screen.table(heading, rows)
+    screen.say("")
+    screen.table(*detail_rows(report))
     for note in result.record.notes:
         screen.say(f"note: {note}")
     screen.say(f"{result.outcome.outcome.value}: {result.outcome.reason}")

@@ -28,7 +28,7 @@ from torch.utils.data import (
 
 from expunge.errors import DataError, TaskError
 
-__all__ = ["Inputs", "Rows", "as_rows", "content_digests", "read_npz"]
+__all__ = ["Inputs", "Rows", "as_rows", "content_digests", "has_ids", "read_npz"]
 
 Inputs = Tensor | dict[str, Tensor]
 """A batch of model inputs: one tensor, or named tensors handed over as keyword arguments."""
@@ -114,7 +114,7 @@ def _integer_labels(raw: Any, n: int, argument: str) -> Tensor:
 def _checked_ids(ids: Sequence[Any] | None, n: int, argument: str) -> tuple[str, ...]:
     if ids is None:
         return tuple(str(i) for i in range(n))
-    texts = tuple(str(i) for i in ids)
+    texts = tuple(_id_text(i, argument) for i in ids)
     if len(texts) != n:
         raise TaskError(
             f"Expected one id a row in `{argument}`, got {len(texts)} ids for {n} rows."
@@ -127,6 +127,19 @@ def _checked_ids(ids: Sequence[Any] | None, n: int, argument: str) -> tuple[str,
             "Give each record one id of its own."
         )
     return texts
+
+
+def _id_text(value: Any, argument: str) -> str:
+    """The id as text; byte strings (numpy's dtype S) are read as UTF-8."""
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TaskError(
+            f"Expected the ids of `{argument}` as text, got the bytes {value!r}, which are no "
+            "UTF-8. Store them as strings."
+        ) from error
 
 
 def _whole_label(label: Any, argument: str) -> int:
@@ -275,6 +288,12 @@ def read_npz(path: Path | str) -> dict[str, Any]:
             f"{type(error).__name__}: {error}. Object arrays are pickles and are refused; save "
             "ids as strings and images as numbers."
         ) from error
+
+
+def has_ids(path: Path) -> bool:
+    """Whether an npz file holds ids of its own."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return not set(_ID_KEYS).isdisjoint(archive.files)
 
 
 def _row_bytes(value: Tensor) -> npt.NDArray[np.uint8]:

@@ -12,6 +12,7 @@ model; ours never does.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -53,6 +54,7 @@ class Retrain(Method):
         """Return a model made by `factory()` and trained by `fit` on the retain set."""
         if task.training is None or task.retain is None:
             raise UnsupportedError("Expected `training` and training data for Retrain, got none.")
-        fresh = task.training.factory().to(run.device)
+        # a copy: a factory that gives one and the same module must not have it trained in place
+        fresh = copy.deepcopy(task.training.factory()).to(run.device)
         run.samples_touched += len(task.retain)
         return task.training.fit(fresh, task.retain, generator=run.generator, device=run.device)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from expunge.records import Measurement, NotMeasured
 
-__all__ = ["Audited", "audit_rows"]
+__all__ = ["Audited", "audit_rows", "detail_rows"]
 
 
 class Audited(Protocol):
@@ -76,3 +76,65 @@ def _many(values: Sequence[float], digits: int) -> str:
         return f"{middle:.{digits}f}"
     half = (max(values) - min(values)) / 2
     return f"{middle:.{digits}f} ± {half:.{digits}f}"
+
+
+_MOST_CLASSES = 20
+_UNITS = {"%": "%", "points": "points", "bits": "bits"}
+
+
+def detail_rows(report: Audited) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows for the edited model: one row a figure, with its interval and its gap.
+
+    `before` is the original's value, `gap` the distance to the mean of the retrained models and
+    `spread` their own range. With more than 20 classes the 20 that changed most are shown. What
+    was not measured is listed with its reason instead of a value.
+    """
+    found = {
+        (m.subject, m.name, m.rows): m for m in report.measurements if isinstance(m, Measurement)
+    }
+    heading = ["figure", "rows", "after", "95 % interval", "before", "gap", "spread"]
+    rows = []
+    for m in _without_most_classes(report, found):
+        if isinstance(m, NotMeasured):
+            rows.append([_words(m.name), m.rows, f"not measured: {m.reason}", "", "", "", ""])
+            continue
+        before = found.get(("before", m.name, m.rows))
+        gap = spread = None
+        if m.name == "accuracy":
+            gap = found.get(("after", "gap_to_retrained", m.rows))
+            spread = found.get(("retrained", "spread_of_retrained", m.rows))
+        elif m.name.endswith("_retrained"):
+            spread = found.get(("retrained", m.name, m.rows))
+        digits = 3 if m.unit in ("bits", "") or m.name.endswith("auc") else 2
+        interval = "" if m.interval is None else " to ".join(f"{v:.{digits}f}" for v in m.interval)
+        rows.append(
+            [
+                _words(m.name),
+                m.rows,
+                f"{m.value:.{digits}f} {_UNITS.get(m.unit, '')}".strip(),
+                interval,
+                _one(None if before is None else before.value, digits),
+                "–" if gap is None else f"{round(gap.value, digits) + 0.0:+.{digits}f}",
+                _one(None if spread is None else spread.value, digits),
+            ]
+        )
+    return heading, rows
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace(" auc", " AUC").replace("js ", "JS ")
+
+
+def _without_most_classes(
+    report: Audited, found: dict[tuple[str, str, str], Measurement]
+) -> list[Measurement | NotMeasured]:
+    """The figures of the edited model, gaps aside, with the 20 classes that changed most."""
+    own = [m for m in report.measurements if m.subject == "after" and m.name != "gap_to_retrained"]
+    classes = [m for m in own if isinstance(m, Measurement) and m.name.startswith("class_")]
+
+    def change(m: Measurement) -> float:
+        before = found.get(("before", m.name, m.rows))
+        return 0.0 if before is None else abs(m.value - before.value)
+
+    shown = sorted(classes, key=change, reverse=True)[:_MOST_CLASSES]
+    return [m for m in own if not m.name.startswith("class_") or m in shown]
