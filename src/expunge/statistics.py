@@ -71,9 +71,7 @@ class Sums:
     ) -> Sums:
         """The sums over rows whose centred, augmented features are at hand."""
         sums = Sums.zero(augmented.shape[1] - 1, classes)
-        sums.gram.copy_(_gram(augmented))
-        sums.class_sums.index_add_(0, labels, augmented)
-        sums.counts.add_(torch.bincount(labels, minlength=classes))
+        sums._add(augmented, labels)
         return sums
 
     @staticmethod
@@ -92,18 +90,23 @@ class Sums:
         mean: Float[Tensor, " features"],
     ) -> None:
         """Add a batch in place (used while a pass is running, before the value is shared)."""
-        part = Sums.of(augment(features, mean), labels.cpu(), len(self.counts))
-        self.gram.add_(part.gram)
-        self.class_sums.add_(part.class_sums)
-        self.counts.add_(part.counts)
+        self._add(augment(features, mean), labels.cpu())
+
+    def _add(self, rows: Float[Tensor, "rows features+1"], labels: Int[Tensor, " rows"]) -> None:
+        _add_gram(self.gram, rows)
+        self.class_sums.index_add_(0, labels, rows)
+        self.counts.add_(torch.bincount(labels, minlength=len(self.counts)))
 
 
-def _gram(rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "columns columns"]:
-    """RᵀR in float64; by symmetric rank-k update, half the work, where it is large."""
+def _add_gram(
+    total: Float[Tensor, "columns columns"], rows: Float[Tensor, "rows columns"]
+) -> None:
+    """Add RᵀR in float64; by symmetric rank-k update, half the work, where it is large."""
     if len(rows) < rows.shape[1] or rows.shape[1] < 512:
-        return rows.T @ rows
+        total.addmm_(rows.T, rows)
+        return
     upper = torch.from_numpy(dsyrk(1.0, rows.contiguous().numpy().T))
-    return torch.triu(upper) + torch.triu(upper, 1).T
+    total.add_(torch.triu(upper)).add_(torch.triu(upper, 1).T)
 
 
 def augment(
@@ -111,8 +114,7 @@ def augment(
 ) -> Float[Tensor, "batch features+1"]:
     """h̃ = [h − m; 1] in float64 on the CPU."""
     out = torch.ones(len(features), features.shape[1] + 1, dtype=torch.float64)
-    out[:, :-1] = features.detach().cpu().double()
-    out[:, :-1] -= mean
+    out[:, :-1].copy_(features.detach()).sub_(mean)
     return out
 
 
