@@ -79,7 +79,9 @@ def audit(
     models: dict[str, nn.Module] = {} if before is None else {"before": before}
     models["after"] = result.model
     named = {f"reference {i}": reference for i, reference in enumerate(references)}
-    refuse_references(named, task, before, result.forgotten, result.record.limits, result.model)
+    # a retrained model may stand among the references it is shown with
+    edited = None if result.record.method == "retrain" else result.model
+    refuse_references(named, task, before, result.forgotten, result.record.limits, edited)
     names = tuple(f"retrained-{i}" for i in range(len(references)))
     retrained = (r.model if isinstance(r, Unlearned) else r for r in references)
     models.update(zip(names, retrained, strict=True))

@@ -75,6 +75,11 @@ def test_audit_leaves_every_model_where_it_was(result, retrained):
     assert report.level == "C1"
 
 
+def test_a_retrained_model_may_stand_among_its_own_references(retrained):
+    report = audit(retrained[0], MADE.absent(1), references=retrained)
+    assert report.value("gap_to_retrained", "after", "others") is not None
+
+
 def test_an_empty_audit_is_refused(result):
     with pytest.raises(InputError, match="an empty audit proves nothing"):
         audit(result, MADE.absent(1), audits=())
