@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from expunge.cli._console import Screen, command
+from expunge.errors import OutputError
 
 if TYPE_CHECKING:
     import expunge
@@ -65,7 +66,11 @@ def _folder(out: Path | None) -> Path:
         number = 1
         while Path(f"expunge-demo-{number}").exists():
             number += 1
-        out = Path(f"expunge-demo-{number}")
+        return Path(f"expunge-demo-{number}")
+    if out.exists():
+        raise OutputError(
+            f"Expected `--out` to name a new folder, got {out}, which exists. Name another."
+        )
     return out
 
 
