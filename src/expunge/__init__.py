@@ -26,8 +26,10 @@ if TYPE_CHECKING:
         MuMis,
         NaivePrototypeSurgery,
         PrototypeSurgery,
+        Prune,
         Retrain,
     )
+    from expunge.models.patched import export_narrow
     from expunge.records import Limits, Measurement, NotMeasured, Outcome, RunRecord
     from expunge.runs import load_run, save_run
     from expunge.statistics import FeatureStatistics
@@ -58,12 +60,14 @@ __all__ = [
     "NotMeasured",
     "Outcome",
     "PrototypeSurgery",
+    "Prune",
     "Recipe",
     "Retrain",
     "RunRecord",
     "Training",
     "Unlearned",
     "audit",
+    "export_narrow",
     "forget_classes",
     "forget_ids",
     "forget_indices",
@@ -86,8 +90,10 @@ _HOME = {
         "MuMis",
         "NaivePrototypeSurgery",
         "PrototypeSurgery",
+        "Prune",
         "Retrain",
     ),
+    "expunge.models.patched": ("export_narrow",),
     "expunge.records": ("Limits", "Measurement", "NotMeasured", "Outcome", "RunRecord"),
     "expunge.runs": ("load_run", "save_run"),
     "expunge.statistics": ("FeatureStatistics",),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from expunge._state import digest_of, frozen_statistics, state_of
 from expunge.data.rows import Inputs, Rows
 from expunge.errors import ModelError
+from expunge.models.patched import PATCH_NAMES, GatedLinear, NarrowLinear
 
 __all__ = [
     "Head",
@@ -26,6 +27,7 @@ __all__ = [
     "call",
     "feature_batches",
     "find_head",
+    "head_at",
     "head_matrix",
     "logits_of",
     "set_head_matrix",
@@ -37,12 +39,16 @@ __all__ = [
 @final
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where the final linear layer is: module name, feature dimension d, classes K, bias or not."""
+    """Where the final linear layer is: module name, feature dimension d, classes K, bias or not.
+
+    `kind` says whether it is a plain layer, or one that carries gates or lacks removed classes.
+    """
 
     name: str
     features: int
     classes: int
     has_bias: bool
+    kind: Literal["plain", "gated", "narrow"] = "plain"
 
     def of(self, model: nn.Module) -> nn.Linear:
         """The linear layer inside `model`."""
@@ -56,7 +62,7 @@ class Head:
     def tensor_names(self) -> set[str]:
         """Names of the head's tensors in the state of the model."""
         prefix = f"{self.name}." if self.name else ""
-        return {f"{prefix}weight", f"{prefix}bias"}
+        return {f"{prefix}{own}" for own in ("weight", "bias", *PATCH_NAMES)}
 
 
 def to_device(inputs: Inputs, device: torch.device) -> Inputs:
@@ -169,12 +175,26 @@ def find_head(model: nn.Module, inputs: Inputs, *, name: str | None = None) -> H
         )
     layer = linears[found]
     names = [n for n, p in model.named_parameters(remove_duplicate=False) if p is layer.weight]
-    if len(names) > 1 or type(layer) is not nn.Linear or hasattr(layer, "parametrizations"):
+    if len(names) > 1 or type(layer) not in _KINDS or hasattr(layer, "parametrizations"):
         raise ModelError(
             f"Expected the head {found!r} to own a plain weight, got one that is tied or "
             f"parametrised ({', '.join(names) or type(layer).__name__}). Untie or bake it first."
         )
-    return Head(found, layer.in_features, layer.out_features, layer.bias is not None)
+    return head_at(found, layer)
+
+
+_KINDS: dict[type[nn.Linear], Literal["plain", "gated", "narrow"]] = {
+    nn.Linear: "plain",
+    GatedLinear: "gated",
+    NarrowLinear: "narrow",
+}
+
+
+def head_at(name: str, layer: nn.Linear) -> Head:
+    """The description of a linear layer as the head."""
+    classes = layer.classes if isinstance(layer, NarrowLinear) else layer.out_features
+    kind = _KINDS.get(type(layer), "plain")
+    return Head(name, layer.in_features, classes, layer.bias is not None, kind)
 
 
 def _listed(linears: dict[str, nn.Linear]) -> str:

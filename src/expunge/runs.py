@@ -4,6 +4,8 @@
     RUN/model.safetensors         or rejected.safetensors, where the outcome is not accepted
     RUN/record.json
     RUN/statistics.safetensors    where kept, without ids
+    RUN/certificate.dsse.json     where the method makes one, with `signatures: []` until signed
+    RUN/features.safetensors      with a certificate: for the auditor, mode 0600, never published
     RUN/audits/<utc>-<digest8>/   added later, one folder an audit
     RUN/private/                  mode 0700: the full job, ids, classes, labels, salts
 
@@ -38,8 +40,11 @@ from expunge._stored import (
 )
 from expunge._weights import build, load_weights, read_weights, save_weights, writing
 from expunge.auditing import AuditReport
-from expunge.errors import InputError, ModelError, OutputError, UnsupportedError
-from expunge.heads import Head
+from expunge.certificate import payload_digest, read_evidence, write_certificate
+from expunge.errors import InputError, ModelError, OutputError
+from expunge.heads import Head, head_at
+from expunge.models.patched import patched_like
+from expunge.models.reassure import RegionPatched, rebuild
 from expunge.records import RunRecord, to_json
 from expunge.statistics import FeatureStatistics, member_array, member_set
 from expunge.unlearning import Unlearned, commitment
@@ -97,6 +102,8 @@ def save_run(
             buffer = io.BytesIO()
             np.save(buffer, member_array(result.statistics.members))
             write_private(private / "members.npy", buffer.getvalue())
+        if result.evidence is not None and result.record.outcome.outcome.accepted:
+            write_certificate(folder, result.evidence)
     return path
 
 
@@ -122,12 +129,14 @@ def load_run(path: Path | str, *, factory: Callable[[], nn.Module]) -> Unlearned
     """
     path = Path(path)
     record = _read_record(path)
-    if record.structure != "same":
-        raise UnsupportedError(
-            f'Expected a run of structure "same", got {record.structure!r}. Update Expunge.'
-        )
     weights = path / _weights_name(record)
-    model = load_weights(build(factory), read_weights(weights), source=str(weights)).eval()
+    state = read_weights(weights)
+    empty = build(factory)
+    if {"active", "owner"} <= set(state):
+        empty = rebuild(empty, state)
+    elif record.head is not None:
+        empty = patched_like(empty, record.head, state)
+    model = load_weights(empty, state, source=str(weights)).eval()
     _check_digest(model, record, weights)
     forgotten, split_seed = read_history(path, record)
     return Unlearned(
@@ -138,6 +147,8 @@ def load_run(path: Path | str, *, factory: Callable[[], nn.Module]) -> Unlearned
         split_seed=split_seed,
         head=_head(model, record),
         history_known=bool(forgotten),
+        evidence=read_evidence(path) if forgotten else None,
+        certificate=payload_digest(path),
     )
 
 
@@ -223,7 +234,7 @@ def _check_digest(model: nn.Module, record: RunRecord, weights: Path) -> None:
 
 
 def _head(model: nn.Module, record: RunRecord) -> Head | None:
-    if record.head is None:
+    if record.head is None or isinstance(model, RegionPatched):
         return None
     layer = model.get_submodule(record.head)
     if not isinstance(layer, nn.Linear):
@@ -231,7 +242,7 @@ def _head(model: nn.Module, record: RunRecord) -> Head | None:
             f"Expected the head {record.head!r} of the run to be nn.Linear, got "
             f"{type(layer).__name__}. `factory` builds another architecture."
         )
-    return Head(record.head, layer.in_features, layer.out_features, layer.bias is not None)
+    return head_at(record.head, layer)
 
 
 def _read_statistics(path: Path) -> FeatureStatistics | None:

@@ -98,9 +98,7 @@ class Sums:
         self.counts.add_(torch.bincount(labels, minlength=len(self.counts)))
 
 
-def _add_gram(
-    total: Float[Tensor, "columns columns"], rows: Float[Tensor, "rows columns"]
-) -> None:
+def _add_gram(total: Float[Tensor, "columns columns"], rows: Float[Tensor, "rows columns"]) -> None:
     """Add RᵀR in float64; by symmetric rank-k update, half the work, where it is large."""
     if len(rows) < rows.shape[1] or rows.shape[1] < 512:
         total.addmm_(rows.T, rows)

@@ -30,6 +30,7 @@ from expunge._state import (
     restore_layout,
     state_of,
 )
+from expunge.certificate.evidence import Evidence
 from expunge.data.rows import Rows
 from expunge.errors import (
     ContractError,
@@ -44,12 +45,23 @@ from expunge.heads import (
     as_logits,
     backbone_digest,
     find_head,
+    head_at,
     logits_of,
     to_device,
     tried,
 )
 from expunge.methods.base import Method, Progress, Run
-from expunge.records import Aim, Cost, Limits, Outcome, OutcomeReport, RunRecord, Scope
+from expunge.records import (
+    Aim,
+    Cost,
+    Limits,
+    Need,
+    Outcome,
+    OutcomeReport,
+    RunRecord,
+    Scope,
+    Structure,
+)
 from expunge.statistics import FeatureStatistics, collect_statistics, collect_sums
 from expunge.task import ForgetTask
 
@@ -90,6 +102,8 @@ class Unlearned:
     `original` is the model that was given (not a copy). `forgotten` lists every request so far,
     the latest last. `split_seed` fixes the holdout split for all later requests and audits.
     `history_known` is False for a run loaded without its private part: it cannot serve further.
+    `evidence` is what a certificate is written from, where the method proves something;
+    `certificate` the digest of the one saved with the run, where it was loaded from a folder.
     """
 
     model: nn.Module
@@ -100,6 +114,8 @@ class Unlearned:
     original: nn.Module | None = None
     head: Head | None = None
     history_known: bool = True
+    evidence: Evidence | None = None
+    certificate: str | None = None
 
     @property
     def outcome(self) -> OutcomeReport:
@@ -128,7 +144,13 @@ class _Door:
     tune: Rows | None = None
     judge: Rows | None = None
     dropped: int = 0
+    evidence: Evidence | None = None
+    predecessor: str | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return self.method.needs_for(self.task.scope)
 
     @property
     def gone(self) -> frozenset[int]:
@@ -184,6 +206,9 @@ def unlearn(
             initial=initial,
             progress=progress,
             notes=door.notes,
+            seed=door.seed,
+            evidence=door.evidence,
+            predecessor=door.predecessor,
         )
         handed = _handed(door, copied, run)
         hooks = hook_count(copied)
@@ -194,15 +219,19 @@ def unlearn(
             torch.cuda.synchronize(door.device)
         seconds = time.perf_counter() - start
         peak = _peak_bytes(door.device)
+    structure = run.structure or method.info.structure
+    if run.evidence is door.evidence and door.evidence is not None:
+        run.note("the certificate of the earlier requests is void: this method proves nothing")
+        run.evidence = None
     own_device = next(iter(layout.devices.values()), torch.device("cpu"))
     edited = _checked_result(edited, method).to(own_device)
     restore_layout(edited, layout)
-    _check_contract(door, edited, digest_before, hooks)
+    _check_contract(door, edited, digest_before, hooks, structure)
     changed = {
         kind: count_changed(dict(old), dict(new))
         for kind, old, new in (
             ("parameters", door.original.named_parameters(), edited.named_parameters()),
-            ("buffers", door.original.named_buffers(), edited.named_buffers()),
+            ("buffers", door.original.named_buffers(), _known(door, edited)),
         )
     }
     if changed["buffers"] and not method.info.changes_buffers:
@@ -233,7 +262,7 @@ def unlearn(
         aim=task.aim,
         scope=task.scope,
         claims=method.info.claims,
-        structure=method.info.structure,
+        structure=structure,
         outcome=outcome,
         limits=door.limits,
         cost=Cost(
@@ -267,8 +296,26 @@ def unlearn(
         forgotten=(*door.forgotten, forgotten),
         split_seed=door.split_seed,
         original=door.original,
-        head=door.head,
+        head=_head_after(door, edited),
+        evidence=run.evidence,
     )
+
+
+def _known(door: _Door, edited: nn.Module) -> list[tuple[str, Tensor]]:
+    """The buffers that the given model has too: those of a patched head are not changed ones."""
+    names = {name for name, _ in door.original.named_buffers()}
+    names -= set() if door.head is None else door.head.tensor_names()
+    return [(name, tensor) for name, tensor in edited.named_buffers() if name in names]
+
+
+def _head_after(door: _Door, edited: nn.Module) -> Head | None:
+    if door.head is None:
+        return None
+    try:
+        layer = edited.get_submodule(door.head.name)
+    except AttributeError:  # the method wrapped the whole model
+        return None
+    return head_at(door.head.name, layer) if isinstance(layer, nn.Linear) else None
 
 
 def _opened(
@@ -306,6 +353,8 @@ def _opened(
         forgotten=earlier.forgotten if earlier else (),
         initial=initial,
         progress=progress,
+        evidence=earlier.evidence if earlier else None,
+        predecessor=earlier.certificate if earlier else None,
     )
     if earlier is not None and not earlier.outcome.outcome.accepted:
         door.notes.append(
@@ -480,7 +529,7 @@ def _refuse_unfit(door: _Door) -> None:
             f"Expected a method that serves {task.scope}, got {info.name!r}, which serves "
             f"{', '.join(sorted(info.scopes))} only. "
             + (
-                "For records use retrain or fine-tune."
+                "For records use prune, retrain or fine-tune."
                 if task.scope == "records"
                 else "See `expunge methods`."
             )
@@ -490,7 +539,7 @@ def _refuse_unfit(door: _Door) -> None:
             f"Expected a method with aim {task.aim!r}, got {info.name!r}, which serves "
             f"{', '.join(sorted(info.aims))} only."
         )
-    needs = door.method.needs
+    needs = door.needs
     if "retain" in needs and task.retain is None:
         raise UnsupportedError(
             f"Expected training data for {info.name!r}, got the forget rows alone. Give `train`, "
@@ -520,7 +569,7 @@ def _look_at_data(door: _Door, head_name: str | None) -> None:
     """Read a few rows twice, run the model once, find the head, check every label."""
     task = door.task
     shown = {"forget": task.forget, "holdout": task.holdout}
-    needs = door.method.needs
+    needs = door.needs
     if "retain" in needs or ("statistics" in needs and task.statistics is None):
         shown["train"] = task.retain
     for name, rows in shown.items():
@@ -541,6 +590,7 @@ def _look_at_data(door: _Door, head_name: str | None) -> None:
         except ModelError:
             if head_name is not None:
                 raise
+    _refuse_patched(door)
     for name, rows in shown.items():
         if rows is not None and name != "forget":
             few, _ = rows.batch(torch.arange(min(2, len(rows))))
@@ -551,6 +601,17 @@ def _look_at_data(door: _Door, head_name: str | None) -> None:
                 f"Expected labels of `{name}` below the model's {door.classes} classes, got "
                 f"{int(rows.labels.max())}. Check the label numbering."
             )
+
+
+def _refuse_patched(door: _Door) -> None:
+    """Methods that edit a plain head do not know gates and missing rows."""
+    if door.head is None or door.head.kind == "plain" or door.method.info.structure != "same":
+        return
+    if not {"head", "statistics"}.isdisjoint(door.needs):
+        raise UnsupportedError(
+            f"Expected a plain linear head for {door.method.info.name!r}, got one that is "
+            f"{door.head.kind} by an earlier request. Go on with `prune`, or retrain."
+        )
 
 
 def _count_classes(model: nn.Module, inputs: Any, name: str) -> int:
@@ -640,7 +701,7 @@ def _exclude_forgotten(door: _Door, earlier: Unlearned | None) -> None:
         if (
             statistics is not None
             and statistics.covers(task.forget.ids) is False
-            and "statistics" not in door.method.needs
+            and "statistics" not in door.needs
         ):
             door.notes.append("the feature statistics are void: they do not cover the forget rows")
             statistics = None
@@ -710,7 +771,7 @@ def _private_copy(door: _Door) -> nn.Module:
 
 def _handed(door: _Door, model: nn.Module, run: Run) -> ForgetTask:
     """The task as the method sees it: `tune` as holdout, nothing it did not declare."""
-    needs = door.method.needs
+    needs = door.needs
     task = door.task
     statistics = task.statistics
     if "statistics" in needs and statistics is None and door.head is not None:
@@ -802,7 +863,9 @@ def _judge(door: _Door, before: list[Outputs], edited: nn.Module, changed: int) 
     return report
 
 
-def _check_contract(door: _Door, edited: nn.Module, digest_before: str, hooks: int) -> None:
+def _check_contract(
+    door: _Door, edited: nn.Module, digest_before: str, hooks: int, structure: Structure
+) -> None:
     name = door.method.info.name
     if digest_of(state_of(door.original)) != digest_before:
         raise ContractError(
@@ -822,7 +885,8 @@ def _check_contract(door: _Door, edited: nn.Module, digest_before: str, hooks: i
         )
     if hook_count(edited) > hooks:
         raise ContractError(f"Expected method {name!r} to remove its hooks, got some left over.")
-    if door.method.info.structure == "same":
+    plain = door.head is None or door.head.kind == "plain"
+    if structure == "same" and (plain or "training" not in door.needs):
         old, new = layout_of(door.original), layout_of(edited)
         for what in ("shapes", "dtypes", "devices"):
             if getattr(old, what) != getattr(new, what):

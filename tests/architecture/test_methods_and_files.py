@@ -18,6 +18,7 @@ PACKAGE = ROOT / "src" / "expunge"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 LONG = {
+    "methods/prune.py": "three forms and the published mode of one paper",
     "methods/mu_mis.py": "the descent with its stop rules and rollback, one algorithm",
     "_judging.py": "the split and the two judgements, which share their figures",
     "data/rows.py": "one view of every kind of data, with the refusals of each",

@@ -85,7 +85,7 @@ def _facts(work: Work, found: Rehearsal) -> dict[str, Any]:
             for f in dataclasses.fields(found)
             if f.name.endswith("_count") or f.name in ("dropped_from_holdout", "statistics")
         },
-        "needs": sorted(work.method.needs),
+        "needs": sorted(work.method.needs_for(work.task.scope)),
         "seconds_a_row": seconds,
     }
 
@@ -105,7 +105,7 @@ def _still_known(work: Work, rows: Rows) -> Rows:
 
 def _expected(job: Job, work: Work, found: Rehearsal, a_row: float) -> dict[str, Any]:
     """Rows that would pass through the model, training steps counted as three passes."""
-    needs, task = work.method.needs, work.task
+    needs, task = work.method.needs_for(work.task.scope), work.task
     retain = found.retain_count or 0
     rows = 4 * found.forget_count + 2 * found.judge_count
     if "statistics" in needs and not found.statistics:

@@ -13,9 +13,12 @@ from expunge.cli.check import check
 from expunge.cli.convert import convert
 from expunge.cli.demo import demo
 from expunge.cli.init import init
+from expunge.cli.keygen import keygen
 from expunge.cli.methods import methods
+from expunge.cli.sign import sign
 from expunge.cli.statistics import statistics
 from expunge.cli.unlearn import unlearn
+from expunge.cli.verify import verify
 
 __all__ = ["app", "main", "run"]
 
@@ -30,7 +33,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
 )
-for _command in (demo, init, check, unlearn, methods, statistics, convert):
+_COMMANDS = (demo, init, check, unlearn, methods, statistics, convert, keygen, sign, verify)
+for _command in _COMMANDS:
     app.command()(_command)
 
 

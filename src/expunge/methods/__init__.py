@@ -9,6 +9,7 @@ from expunge.methods.mask_class import MaskClass
 from expunge.methods.mu_mis import MuMis
 from expunge.methods.naive_prototype_surgery import NaivePrototypeSurgery
 from expunge.methods.prototype_surgery import PrototypeSurgery
+from expunge.methods.prune import Prune
 from expunge.methods.retrain import Retrain
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "NaivePrototypeSurgery",
     "Progress",
     "PrototypeSurgery",
+    "Prune",
     "Retrain",
     "Run",
 ]
@@ -33,4 +35,5 @@ METHODS: tuple[type[Method], ...] = (
     PrototypeSurgery,
     LeastSquaresRemoval,
     MuMis,
+    Prune,
 )

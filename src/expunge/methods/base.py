@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from expunge.certificate.evidence import Evidence
 from expunge.data.rows import Inputs, Rows
 from expunge.errors import UnsupportedError
 from expunge.heads import Head, feature_batches, logits_of, to_device
-from expunge.records import MethodInfo, Need
+from expunge.records import MethodInfo, Need, Scope, Structure
 from expunge.statistics import Sums, augment, collect_sums
 from expunge.task import ForgetTask
 
@@ -43,6 +44,11 @@ class Method(ABC):
     def _extra_needs(self) -> frozenset[Need]:
         return frozenset()
 
+    def needs_for(self, scope: Scope) -> frozenset[Need]:
+        """What this value must be handed for a request of this scope; `needs` for most methods."""
+        del scope
+        return self.needs
+
     @abstractmethod
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Return `model`, a private copy, edited so that it forgets `task.forget`.
@@ -58,6 +64,9 @@ class Run:
     """What the door hands to a method: device, randomness, batching and the log.
 
     Made by `unlearn` alone. `kept` are the classes that stay after this and all earlier requests.
+    `evidence` is that of the requests so far; a method that proves something replaces it with its
+    own, else it is void afterwards; `predecessor` is the digest of the certificate before, where
+    one was saved. `structure` is set by methods that choose it per request.
     """
 
     device: torch.device
@@ -73,6 +82,10 @@ class Run:
     scalars: dict[str, list[float]] = field(default_factory=dict)
     samples_touched: int = 0
     gradient_steps: int = 0
+    seed: int = 0
+    evidence: Evidence | None = None
+    predecessor: str | None = None
+    structure: Structure | None = None
 
     def log(self, name: str, value: float) -> None:
         """Append a scalar to the record's log."""

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,9 @@ __all__ = ["Check", "check_method", "check_saved_runs", "contract_checks"]
 _CPU = torch.device("cpu")
 _GONE, _NEXT = 3, 1
 """The classes that the toy requests forget, in this order."""
+
+_RECORDS: ContextVar[bool] = ContextVar("records", default=False)
+"""Whether requests are for records, with methods that serve both scopes."""
 
 
 @final
@@ -91,6 +95,19 @@ def contract_checks(method: Method) -> Iterator[Check]:
         checks += [class_forgotten, sequence_stays_forgotten]
     for check in checks:
         yield Check(check.__name__, partial(check, method))
+    if {"classes", "records"} <= info.scopes:
+        for check in checks:
+            if check in _ALSO_ON_RECORDS:
+                yield Check(f"{check.__name__}_on_records", partial(_on_records, check, method))
+
+
+def _on_records(check: Callable[[Method], None], method: Method) -> None:
+    """Run a check with a record request instead of a class request."""
+    token = _RECORDS.set(True)
+    try:
+        check(method)
+    finally:
+        _RECORDS.reset(token)
 
 
 def check_method(method: Method, *, without: Collection[str] = ()) -> None:
@@ -121,7 +138,7 @@ def _require(promise: bool, method: Method, sentence: str) -> None:
 
 def _request(method: Method, made: Toy, **given: Any) -> ForgetTask:
     """A request that the method says it serves."""
-    if "classes" in method.info.scopes:
+    if "classes" in method.info.scopes and not _RECORDS.get():
         return made.absent(_GONE, **given)
     return made.unseen(*range(0, 40, 5), **given)
 
@@ -293,6 +310,7 @@ def buffers_unchanged(method: Method) -> None:
     made = toy("cnn")
     result = _run(method, made, made.trained().train())
     old, new = dict(made.trained().named_buffers()), dict(result.model.named_buffers())
+    new = {name: tensor for name, tensor in new.items() if name in old}  # a patch may bring its own
     _require(digest_of(old) == digest_of(new), method, "buffers changed without being declared")
     _require(result.record.cost.buffers_changed == 0, method, "the record counts changed buffers")
 
@@ -483,7 +501,7 @@ def missing_needs_refused(method: Method) -> None:
         "holdout": {"holdout": None},
     }
     for need, without in lacking.items():
-        if need in method.needs:
+        if need in method.needs_for(task.scope):
             poorer = dataclasses.replace(task, **without)
             _refused_unedited(method, repr(method.info.name), poorer)
 
@@ -591,3 +609,20 @@ def sequence_stays_forgotten(method: Method) -> None:
     if second.statistics is not None:
         counts = second.statistics.sums.counts[[_GONE, _NEXT]]
         _require(not bool(counts.any()), method, "the statistics still hold forgotten records")
+
+
+_ALSO_ON_RECORDS = (
+    original_untouched,
+    no_hooks_left,
+    clean_after_an_exception,
+    weights_finite,
+    gradients_cleared,
+    same_seed_same_bytes,
+    global_randomness_untouched,
+    record_complete,
+    missing_needs_refused,
+    dict_rows_served_or_refused,
+    saved_run_reloads,
+    layout_kept,
+    buffers_unchanged,
+)

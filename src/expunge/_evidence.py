@@ -1,0 +1,297 @@
+"""What a method that proves something hands to the certificate: rows, claims, digests, salts."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from numpy.typing import NDArray
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+
+from expunge._patching import Entangled
+from expunge._shifts import Claimed
+from expunge.certificate.digests import tensor_digests
+from expunge.certificate.evidence import EntangledEvidence, Evidence, Layer, RecordEvidence
+from expunge.certificate.network import Network, network_of
+from expunge.data.rows import Rows
+from expunge.errors import DataError
+from expunge.heads import Head, call, feature_batches, to_device
+from expunge.models.patched import NarrowLinear, gated
+
+__all__ = [
+    "Seen",
+    "base_digests",
+    "earlier_rows",
+    "feature_radius",
+    "layers_before",
+    "narrow_evidence",
+    "network_with",
+    "record_evidence",
+    "seen",
+]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """Rows as the head saw them: features (n, d), logits (n, K), and what a claim starts from.
+
+    `start` (n, s) float32 are the features again, or the flattened inputs of a plain MLP.
+    """
+
+    features: Float[Tensor, "rows features"]
+    logits: Float[Tensor, "rows classes"]
+    start: NDArray[np.float32]
+
+    def from_features(self) -> Seen:
+        """The same rows, with a claim that starts at the features."""
+        return Seen(features=self.features, logits=self.logits, start=self.features.numpy())
+
+
+def seen(
+    model: nn.Module,
+    head: Head,
+    rows: Rows,
+    layers: Sequence[Layer],
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> Seen:
+    """Read `rows` once in eval mode; float32 on the CPU. Raises DataError for NaN and infinity."""
+    features, logits = [], []
+    for h, z, _ in feature_batches(model, head, rows, batch_size=batch_size, device=device):
+        features.append(h.float().cpu())
+        logits.append(z.float().cpu())
+    z = torch.cat(features)
+    if not bool(torch.isfinite(z).all()):
+        raise DataError(
+            "Expected finite features, got NaN or infinity on some row. Check the normalisation of "
+            "the data."
+        )
+    if not layers:
+        return Seen(features=z, logits=torch.cat(logits), start=z.numpy())
+    inputs = [x.flatten(1).float() for x, _ in rows.batches(batch_size) if isinstance(x, Tensor)]
+    return Seen(features=z, logits=torch.cat(logits), start=torch.cat(inputs).numpy())
+
+
+def layers_before(model: nn.Module, head: Head, rows: Rows, device: torch.device) -> list[Layer]:
+    """The layers before the head of a plain ReLU MLP, or none for any other model.
+
+    Plain means: nothing but Flatten, Linear, ReLU, Dropout and Identity runs before the head, in
+    the order of registration, tried on two rows, bit for bit.
+    """
+    layers: list[Layer] = []
+    leaves = [(n, m) for n, m in model.named_modules() if not list(m.children())]
+    probe, _ = rows.batch(torch.arange(min(2, len(rows))))
+    plain = len(leaves) > 1 and leaves[-1][0] == head.name and isinstance(probe, Tensor)
+    if not plain or probe.dtype != torch.float32:  # type: ignore[union-attr]
+        return []
+    for name, module in leaves[:-1]:
+        if isinstance(module, nn.Linear):
+            bias = f"{name}.bias" if module.bias is not None else None
+            layers.append(Layer(op="linear", weight=f"{name}.weight", bias=bias))
+        elif isinstance(module, nn.ReLU):
+            layers.append(Layer(op="relu"))
+        elif not isinstance(module, (nn.Flatten, nn.Dropout, nn.Identity)):
+            return []
+    if not layers or layers[0].op != "linear":
+        return []
+    with torch.no_grad():
+        inputs = to_device(probe, device)
+        value = inputs.flatten(1)  # type: ignore[union-attr]
+        for _, module in leaves:
+            value = value if isinstance(module, nn.Flatten) else module(value)
+        same = torch.equal(value, call(model, inputs))
+    return layers if same else []
+
+
+def tensors_of(model: nn.Module, head: Head, layers: Sequence[Layer]) -> dict[str, NDArray[Any]]:
+    """The tensors that a claim is about, float32 on the CPU."""
+    names = {n for layer in layers for n in (layer.weight, layer.bias) if n is not None}
+    names |= head.tensor_names()
+    return {n: t.detach().cpu().numpy() for n, t in model.state_dict().items() if n in names}
+
+
+def network_with(
+    model: nn.Module,
+    head: Head,
+    layers: Sequence[Layer],
+    features: int,
+    weight: Tensor,
+    bias: Tensor,
+    shift: Tensor,
+) -> Network:
+    """The network as it would be deployed with these gates appended."""
+    new = gated(head.of(model), weight, bias, shift)
+    prefix = f"{head.name}." if head.name else ""
+    state = {prefix + n: t.detach().cpu().numpy() for n, t in new.state_dict().items()}
+    return network_of(
+        tensors_of(model, head, layers) | state,
+        head=head.name,
+        features=features,
+        layers=[(layer.op, layer.weight, layer.bias) for layer in layers],
+    )
+
+
+def feature_radius(
+    model: nn.Module, layers: Sequence[Layer], rows: NDArray[np.float32]
+) -> Float[Tensor, " features"]:
+    """How far a deployed feature may lie from the one read here, at most over `rows`.
+
+    0 (d,) without layers. One pass with the largest magnitude of every unit: looser than the
+    checker's bound, which is taken row by row.
+    """
+    value = torch.from_numpy(rows)
+    radius = torch.zeros(rows.shape[1], dtype=torch.float64)
+    for weight, bias in _linear_maps(model, layers):
+        if weight is None:
+            value = value.relu()
+            continue
+        size = weight.abs().double()
+        reach = value.abs().amax(0).double() + radius
+        gamma = (len(reach) + 2) * 2.0**-24 * (1 + 2.0**-8)
+        own = bias.abs().double() if bias is not None else torch.zeros(len(size))
+        radius = gamma * (size @ reach + own) + size @ radius + 1e-30
+        value = F.linear(value, weight, bias)
+    return 2 * radius  # read and deployed may lie on either side of the real one
+
+
+def _linear_maps(
+    model: nn.Module, layers: Sequence[Layer]
+) -> Iterator[tuple[Tensor | None, Tensor | None]]:
+    state = model.state_dict()
+    for layer in layers:
+        weight = None if layer.weight is None else state[layer.weight].cpu()
+        yield weight, None if layer.bias is None else state[layer.bias].cpu()
+
+
+def earlier_rows(
+    model: nn.Module, evidence: Evidence | None, head: Head, layers: Sequence[Layer]
+) -> Float[Tensor, "records features"]:
+    """Features of the records of earlier requests: new gates must stay shut on them."""
+    rows = [] if evidence is None else [r.row for r in evidence.records]
+    if not rows:
+        return torch.zeros(0, head.features)
+    value = torch.from_numpy(np.stack(rows))
+    for weight, bias in _linear_maps(model, layers):
+        value = value.relu() if weight is None else F.linear(value, weight, bias)
+    return value
+
+
+def base_digests(model: nn.Module, evidence: Evidence | None) -> Mapping[str, str]:
+    """Digests of the weights before the first request of the sequence, tensor by tensor."""
+    if evidence is not None:
+        return evidence.base
+    state = {n: t.detach().cpu().contiguous().clone() for n, t in model.state_dict().items()}
+    return tensor_digests(safetensors_bytes(state))
+
+
+def record_evidence(
+    form: Literal["gated", "merged"],
+    earlier: Evidence | None,
+    head: Head,
+    layers: Sequence[Layer],
+    claims: Mapping[int, Claimed],
+    left: Sequence[Entangled],
+    forget: Rows,
+    mine: Seen,
+    kept: Seen,
+    targets: Float[Tensor, "records classes"],
+    tune_logits: Tensor | None,
+    base: Mapping[str, str],
+    *,
+    rule: str,
+    seed: int,
+    predecessor: str | None,
+    settings: Mapping[str, str | int | float | bool | None],
+) -> Evidence:
+    """The evidence of all requests so far, this one's records last."""
+    past = () if earlier is None else earlier.records
+    number = max((r.request for r in past), default=-1) + 1
+    records = tuple(
+        RecordEvidence(
+            id=forget.ids[i],
+            label=int(forget.labels[i]),
+            salt=secrets.token_hex(32),
+            row=mine.start[i].copy(),
+            claim=claimed.claim,
+            target=None if claimed.claim == "mispredict" else targets[i].numpy().copy(),
+            tolerance=claimed.bound,
+            request=number,
+        )
+        for i, claimed in sorted(claims.items())
+    )
+    entangled = tuple(
+        EntangledEvidence(
+            id=forget.ids[e.position],
+            label=int(forget.labels[e.position]),
+            salt=secrets.token_hex(32),
+            row=mine.start[e.position].copy(),
+            reason=e.reason,
+            rows=e.rows.numpy().astype(np.int64),
+            weights=e.weights.numpy().astype(np.float64),
+            residual=e.residual,
+        )
+        for e in left
+    )
+    nothing = np.zeros((0, mine.start.shape[1]), np.float32)
+    return Evidence(
+        form=form,
+        spec="mispredict" if any(r.claim == "mispredict" for r in records) else "unseen",
+        head=head.name,
+        classes=head.classes,
+        features=mine.start.shape[1],
+        layers=tuple(layers),
+        records=(*past, *records),
+        entangled=entangled,
+        not_merged=len(forget) - len(claims) if form == "merged" else 0,
+        retained=kept.start if form == "gated" else nothing,
+        retained_salt=secrets.token_hex(32),
+        rule=rule,
+        seed=seed,
+        tune_digest="" if tune_logits is None else tune_digest(tune_logits),
+        base=base,
+        previous=predecessor,
+        method=settings,
+    )
+
+
+def narrow_evidence(
+    head: Head,
+    layer: NarrowLinear,
+    base: Mapping[str, str],
+    *,
+    seed: int,
+    predecessor: str | None,
+    settings: Mapping[str, str | int | float | bool | None],
+) -> Evidence:
+    """The evidence that rows of the head are gone, for every input."""
+    kept = set(layer.kept.tolist())
+    return Evidence(
+        form="narrow",
+        spec="absent",
+        head=head.name,
+        classes=head.classes,
+        features=head.features,
+        retained=np.zeros((0, head.features), np.float32),
+        retained_salt=secrets.token_hex(32),
+        removed=tuple(c for c in range(head.classes) if c not in kept),
+        rule="the output rows of the removed classes are taken away",
+        seed=seed,
+        base=base,
+        previous=predecessor,
+        method=settings,
+    )
+
+
+def tune_digest(logits: Float[Tensor, "tune classes"]) -> str:
+    """SHA-256 of the float32 tune logits that targets were drawn from."""
+    return hashlib.sha256(logits.float().contiguous().numpy().tobytes()).hexdigest()

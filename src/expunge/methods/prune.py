@@ -1,0 +1,439 @@
+"""PRUNE: a minimal patch a record, with a guarantee that a third party can check.
+
+One gate a record opens on its penultimate features alone and shifts the logits to what the request
+asks for; every retained row has every gate shut, so it keeps exactly its logits. For a whole class
+the output row goes, which holds for every possible input. What was done is stated in a certificate
+that a checker verifies without torch and without trust.
+
+Equation: ℓ' = Wz + b + Δ·clip(Uz + c, 0, 1), u ∝ (Σ + εI)⁻¹(z − μ), c from the best retained score.
+Reference: X. Li, J. Wang, X. Yuan, P. Zhang, "PRUNE: A Patching Based Repair Framework for
+Certifiable Unlearning of Neural Networks", arXiv 2505.06520. What we do differently: gates live on
+the features that enter the last linear map, so any backbone serves, a gate is one row instead of a
+copy of the network, and the default target is not a forced error (a leak, and not what retraining
+does) but the outputs of data the model never saw.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from expunge._evidence import (
+    Seen,
+    base_digests,
+    earlier_rows,
+    feature_radius,
+    layers_before,
+    narrow_evidence,
+    network_with,
+    record_evidence,
+    seen,
+)
+from expunge._merged import Attempt, attempt_merge
+from expunge._patching import Fitted, fit_gates
+from expunge._shifts import Claimed, Patch, solve_shifts
+from expunge.certificate.evidence import Layer
+from expunge.data.rows import Rows
+from expunge.errors import InputError, MethodError, UnsupportedError
+from expunge.functional._published import forget_published
+from expunge.functional.gates import gate_values, nearness
+from expunge.functional.membership import auc
+from expunge.functional.targets import draw_targets, forced_errors
+from expunge.methods.base import Method, Run
+from expunge.models.patched import gated, narrowed, replaced
+from expunge.records import MethodInfo, Need, Paper, Scope
+from expunge.task import ForgetTask
+
+__all__ = ["Prune"]
+
+_RULE = {
+    "unseen": "each target is the logits of a random tune row of the record's class, moved by "
+    "t (neighbour - row) with t uniform in +-jitter towards one of its 5 nearest tune rows",
+    "mispredict": "each target lifts the runner-up above the record's own label by the margin",
+}
+_BY_DESIGN = (
+    "spec: mispredict misses the aim `unseen` by design: a retrained model gets most of the "
+    "records right, and a forced error is itself a leak"
+)
+_MOST_LOST = 0.1
+"""Points of tune accuracy that the merged form may cost with form "auto"."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prune(Method):
+    """Patch single records so that the model treats them as unseen, or take a class's row away.
+
+    `spec`: `unseen` (outputs of data never seen), `mispredict` (a forced error, as published), or
+    `auto`: unseen. `form`: `gated` (one gate a record), `merged` (an edit of the head alone), or
+    `auto`: merged where it fits at no more than 0.1 points of tune accuracy, tried up to d/4
+    records and for `merge_seconds`. `tolerance` is the least ρ of |ℓ' − ℓ*|∞ ≤ ρ, `margin` the
+    forced lead in logits, `jitter` how far targets are moved, `ridge` ε relative to the mean
+    feature variance, `nearest` the first cuts of the linear program. `mode = "as_published"` is the
+    patch on exact linear regions for ReLU MLPs, with `share` to be forgotten, K-means `clusters`,
+    `sharpness` λ of the support networks and at most `rounds`; it has no certificate.
+    """
+
+    mode: Literal["patch", "as_published"] = "patch"
+    spec: Literal["auto", "unseen", "mispredict"] = "auto"
+    form: Literal["auto", "gated", "merged"] = "auto"
+    tolerance: float = 2.0**-10
+    margin: float = 0.125
+    jitter: float = 0.5
+    ridge: float = 1e-3
+    nearest: int = 200
+    merge_seconds: float = 5.0
+    share: float = 1.0
+    clusters: int = 2
+    sharpness: float = 1000.0
+    rounds: int = 10
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="prune",
+        title="PRUNE",
+        summary="a certified patch a record, or the class's output row taken away",
+        paper=Paper(
+            title="PRUNE: A Patching Based Repair Framework for Certifiable Unlearning of Neural "
+            "Networks",
+            authors="X. Li, J. Wang, X. Yuan, P. Zhang",
+            venue="arXiv 2505.06520",
+            link="https://arxiv.org/abs/2505.06520",
+        ),
+        needs=frozenset({"forget", "head"}),
+        aims=frozenset({"absent", "unseen"}),
+        scopes=frozenset({"classes", "records"}),
+        claims=("outputs",),
+        structure="wraps",
+        stochastic=True,
+        cost="one pass over the training set; nothing for a class",
+    )
+
+    @classmethod
+    def as_published(cls) -> Prune:
+        """The patch on exact linear regions of the paper, for ReLU MLPs; forces errors."""
+        return cls(mode="as_published")
+
+    def _extra_needs(self) -> frozenset[Need]:
+        return frozenset() if self.mode == "as_published" else frozenset({"retain", "holdout"})
+
+    def needs_for(self, scope: Scope) -> frozenset[Need]:
+        """A class needs nothing but the head; records need what stays, and rows never seen."""
+        if self.mode == "as_published":
+            return frozenset({"forget"})
+        return self.info.needs if scope == "classes" else self.needs
+
+    def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
+        """Take the class's row away, or patch the records."""
+        self._check()
+        if self.mode == "as_published":
+            return self._published(model, task, run)
+        head = run.needed_head
+        layer = head.of(model)
+        if layer.weight.dtype != torch.float32:
+            raise UnsupportedError(
+                f"Expected a head in float32 for Prune, got {layer.weight.dtype}: the certificate "
+                "holds for float32 weights only. Convert the model with `.float()`."
+            )
+        if task.scope == "classes":
+            return self._without_rows(model, task, run)
+        if head.kind == "narrow":
+            raise UnsupportedError(
+                "Expected a head with all its rows to forget records, got one without the rows of "
+                "removed classes. Use export_narrow() and number the labels anew."
+            )
+        return self._patched(model, task, run)
+
+    def _check(self) -> None:
+        above = {"tolerance": self.tolerance, "margin": self.margin, "sharpness": self.sharpness}
+        above |= {"nearest": self.nearest, "clusters": self.clusters, "rounds": self.rounds}
+        for name, value in (above | {"share": self.share}).items():
+            if not 0 < value < float("inf"):
+                raise InputError(f"Expected `{name}` above 0, got {value}.")
+        least = {"jitter": self.jitter, "ridge": self.ridge, "merge_seconds": self.merge_seconds}
+        for name, value in least.items():
+            if not 0 <= value < float("inf"):
+                raise InputError(f"Expected `{name}` from 0, got {value}.")
+        for name, word, known in (
+            ("mode", self.mode, ("patch", "as_published")),
+            ("spec", self.spec, ("auto", "unseen", "mispredict")),
+            ("form", self.form, ("auto", "gated", "merged")),
+        ):
+            if word not in known:
+                raise InputError(f"Expected `{name}` among {', '.join(known)}, got {word!r}.")
+        if self.form == "merged" and self.spec == "mispredict":
+            raise InputError(
+                'Expected `form` "gated" or "auto" with `spec` "mispredict", got "merged": an edit '
+                "of the head alone is offered for `unseen` only."
+            )
+
+    def _without_rows(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
+        head = run.needed_head
+        if head.kind == "gated":
+            raise UnsupportedError(
+                "Expected a head without gates to remove a class, got one with gates of earlier "
+                "requests. Forget the class first, or retrain."
+            )
+        narrower = run.evidence is not None and run.evidence.form == "narrow"
+        base = base_digests(model, run.evidence if narrower else None)
+        new = narrowed(head.of(model), task.classes, head.classes)
+        run.samples_touched += len(task.forget)
+        run.structure = "narrows"
+        run.evidence = narrow_evidence(
+            head,
+            new,
+            base,
+            seed=run.seed,
+            predecessor=run.predecessor,
+            settings={"name": self.info.name},
+        )
+        run.note("the output row is gone: the model cannot give the class, whatever the input")
+        return replaced(model, head.name, new)
+
+    def _patched(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
+        if task.retain is None or task.holdout is None:
+            raise UnsupportedError("Expected training data and a holdout for Prune, got none.")
+        head, labels = run.needed_head, task.forget.labels
+        spec: Literal["unseen", "mispredict"] = "unseen" if self.spec == "auto" else self.spec
+        layers = layers_before(model, head, task.forget, run.device)
+        began = time.perf_counter()
+        mine, kept, tune = (
+            self._read(model, rows, layers, run)
+            for rows in (task.forget, task.retain, task.holdout)
+        )
+        run.log("feature_seconds", time.perf_counter() - began)
+        began = time.perf_counter()
+        targets = (
+            forced_errors(mine.logits, labels, 1.25 * self.margin)
+            if spec == "mispredict"
+            else draw_targets(
+                labels,
+                tune.logits,
+                task.holdout.labels,
+                jitter=self.jitter,
+                generator=run.generator,
+            )
+        )
+        finish = partial(
+            record_evidence,
+            head=head,
+            forget=task.forget,
+            targets=targets,
+            tune_logits=tune.logits if spec == "unseen" else None,
+            rule=_RULE[spec],
+            seed=run.seed,
+            predecessor=run.predecessor,
+        )
+        merged = self._merged(model, task, run, spec, mine, kept, tune, targets)
+        if merged is not None:
+            run.evidence = finish(
+                form="merged",
+                earlier=run.evidence,
+                layers=[],
+                claims=merged.claimed,
+                left=[],
+                mine=mine.from_features(),
+                kept=kept.from_features(),
+                base=base_digests(model, run.evidence),
+                settings={"name": self.info.name, "spec": spec, "form": "merged"},
+            )
+            run.structure = "same"
+            run.log("patch_seconds", time.perf_counter() - began)
+            return merged.model
+        fitted = self._fit(model, labels, mine, kept, layers, run)
+        if fitted.entangled and layers:
+            # a witness speaks about features, so the claim must start there
+            layers, mine, kept = [], mine.from_features(), kept.from_features()
+            fitted = self._fit(model, labels, mine, kept, layers, run)
+        for members in fitted.served:  # equal features: one gate, one target
+            targets[members] = targets[members[0]].clone()
+        patch = solve_shifts(
+            fitted,
+            mine.features,
+            mine.logits,
+            targets,
+            labels,
+            Claimed(spec, self.margin if spec == "mispredict" else self.tolerance),
+            rows=mine.start,
+            network=partial(network_with, model, head, layers, mine.start.shape[1]),
+        )
+        if not patch.claimed:
+            raise MethodError(
+                f"Expected some record that a gate can separate from what stays, got {len(labels)} "
+                f"entangled ones ({', '.join(sorted({e.reason for e in patch.entangled}))}). "
+                "Forget the records that equal them too, or use retrain."
+            )
+        # a head merged before is the base of the gates: its own base is no longer in the file
+        gated_before = run.evidence is not None and run.evidence.form == "gated"
+        base = base_digests(model, run.evidence if gated_before else None)
+        run.evidence = finish(
+            form="gated",
+            earlier=run.evidence,
+            layers=layers,
+            claims=patch.claimed,
+            left=patch.entangled,
+            mine=mine,
+            kept=kept,
+            base=base,
+            settings={"name": self.info.name, "spec": spec, "form": "gated"},
+        )
+        run.structure = "wraps"
+        run.log("patch_seconds", time.perf_counter() - began)
+        _tell(spec, patch, mine, kept, tune, run)
+        new = gated(head.of(model), patch.weight, patch.bias, patch.shift)
+        return replaced(model, head.name, new)
+
+    def _read(self, model: nn.Module, rows: Rows, layers: Sequence[Layer], run: Run) -> Seen:
+        run.samples_touched += len(rows)
+        head = run.needed_head
+        return seen(model, head, rows, layers, batch_size=run.batch_size, device=run.device)
+
+    def _merged(
+        self,
+        model: nn.Module,
+        task: ForgetTask,
+        run: Run,
+        spec: str,
+        mine: Seen,
+        kept: Seen,
+        tune: Seen,
+        targets: Float[Tensor, "records classes"],
+    ) -> Attempt | None:
+        """The merged form where it was asked for, or where it costs next to nothing; says why."""
+        head, n = run.needed_head, len(task.forget)
+        asked = self.form == "merged"
+        reason = ""
+        if self.form == "gated" or spec == "mispredict":
+            return None
+        if head.kind == "gated":
+            reason = "earlier requests left gates"
+        elif not asked and n > head.features // 4:
+            reason = f"more records than a quarter of the {head.features} features"
+        if reason and asked:
+            raise UnsupportedError(f'Expected a head without gates for `form` "merged": {reason}.')
+        if reason:
+            run.note(f"form: gated, because {reason}")
+            return None
+        assert task.retain is not None
+        assert task.holdout is not None
+        run.report("trying an edit of the head alone", 0, 1)
+        found = attempt_merge(
+            model,
+            head,
+            mine,
+            task.forget.labels,
+            targets,
+            kept,
+            task.retain.labels,
+            tune,
+            task.holdout.labels,
+            () if run.evidence is None else run.evidence.records,
+            tolerance=self.tolerance,
+            seconds=self.merge_seconds if not asked else 60 * self.merge_seconds,
+        )
+        run.report("trying an edit of the head alone", 1, 1)
+        run.log("merge_seconds", found.seconds)
+        run.log("merge_tune_change", found.tune_change)
+        fits = len(found.claimed)
+        words = (
+            f"{fits} of {n} records fit, tune accuracy changes by {found.tune_change:+.2f} points"
+        )
+        if not found.earlier_hold:
+            words += ", and records of earlier requests lose their claim"
+        good = fits == n and found.earlier_hold and found.tune_change >= -_MOST_LOST
+        if good or (asked and fits and found.earlier_hold):
+            run.note(f"form: merged, an edit of the head alone without gates: {words}")
+            if fits < n:
+                run.note(f"{n - fits} of {n} records are not merged: nothing is claimed for them")
+            return found
+        if asked:
+            raise MethodError(
+                f"Expected an edit of the head alone that serves the records, but {words}. "
+                'Use `form = "gated"`, or fewer records.'
+            )
+        late = "" if found.finished else " when the time ran out"
+        run.note(f"form: gated, because in the merged form {words}{late}")
+        return None
+
+    def _fit(
+        self,
+        model: nn.Module,
+        labels: Int[Tensor, " records"],
+        mine: Seen,
+        kept: Seen,
+        layers: Sequence[Layer],
+        run: Run,
+    ) -> Fitted:
+        past = earlier_rows(model, run.evidence, run.needed_head, layers)
+        return fit_gates(
+            mine.features,
+            labels,
+            kept.features,
+            past,
+            ridge=self.ridge,
+            nearest=self.nearest,
+            radius=feature_radius(model, layers, np.concatenate([kept.start, mine.start])),
+            report=run.report,
+        )
+
+    def _published(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
+        parts = [inputs for inputs, _ in run.batches(task.forget)]
+        if not all(isinstance(x, Tensor) for x in parts):
+            raise UnsupportedError(
+                "Expected one input tensor a row for prune as published, got named tensors."
+            )
+        edited, report = forget_published(
+            model,
+            torch.cat([x for x in parts if isinstance(x, Tensor)]).cpu(),
+            task.forget.labels,
+            share=self.share,
+            clusters=self.clusters,
+            sharpness=self.sharpness,
+            rounds=self.rounds,
+            margin=self.margin,
+            generator=run.generator,
+            classes=run.classes,
+            allowed=run.kept,
+            report=run.report,
+        )
+        run.evidence, run.structure = None, "wraps"
+        run.note(
+            f"as published: {report.forgotten} of {report.records} records are wrong after "
+            f"{report.rounds} rounds, {report.patches} patches on {report.regions} regions, "
+            f"{report.patch_bytes:,} bytes ({report.dense_bytes:,} in the published layout)"
+        )
+        run.note(_BY_DESIGN if task.scope == "records" else "the patch knows the forget rows alone")
+        return edited
+
+
+def _tell(spec: str, patch: Patch, mine: Seen, kept: Seen, tune: Seen, run: Run) -> None:
+    """Everything a reader of the record must know: form, entangled records, what the gates leak."""
+    run.note(
+        "form: gated, one gate a record. It supports the claim `outputs` and never `file`: who "
+        "holds the file can take the gates off, and can tell with them who was forgotten "
+        "(see patch_membership_auc)"
+    )
+    if spec == "mispredict":
+        run.note(_BY_DESIGN)
+    if patch.entangled:
+        reasons = ", ".join(sorted({e.reason for e in patch.entangled}))
+        run.note(
+            f"{len(patch.entangled)} of {len(mine.features)} records are entangled ({reasons}): no "
+            "gate separates them from what stays, and nothing was done for them"
+        )
+    run.log("gates", len(patch.bias))
+    run.log("by_linear_program", patch.by_program)
+    run.log("entangled", len(patch.entangled))
+    opened = gate_values(patch.weight, patch.bias, tune.features)
+    run.log("openings_per_unseen_row", float((opened > 0).double().sum(1).mean()))
+    run.log("openings_by_chance", len(patch.bias) / (len(kept.features) + 1))
+    # every record lies at 1.5 of its own gate, before the clip: who has the file looks for that
+    scores = (nearness(patch.weight, patch.bias, s.features) for s in (mine, tune))
+    run.log("patch_membership_auc", auc(*scores))
