@@ -234,7 +234,10 @@ def record_evidence(
             id=forget.ids[e.position],
             label=int(forget.labels[e.position]),
             salt=secrets.token_hex(32),
-            row=mine.start[e.position].copy(),
+            # read in another batch the twin's features may differ in the last bits: take its own
+            row=(
+                kept.start[e.rows[0]] if e.reason == "identical" else mine.start[e.position]
+            ).copy(),
             reason=e.reason,
             rows=e.rows.numpy().astype(np.int64),
             weights=e.weights.numpy().astype(np.float64),

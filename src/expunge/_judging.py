@@ -14,7 +14,7 @@ from torch import Tensor
 from expunge.data.rows import Rows, content_digests
 from expunge.errors import TaskError
 from expunge.functional.intervals import paired_difference
-from expunge.functional.membership import class_matched_auc, losses, margins
+from expunge.functional.membership import class_matched_auc, losses, margins, null_half_width
 from expunge.records import Limits, Outcome, OutcomeReport
 
 __all__ = [
@@ -234,8 +234,8 @@ def judge_unseen(
 ) -> OutcomeReport:
     """Judge a record request by membership: forget records against judge rows of their classes.
 
-    The signal is the larger distance from 0.5 of the class-matched loss AUC and margin AUC. It
-    must be clear of 0.5 before the edit to be judged at all, and must fall by half.
+    The signal is the larger distance from 0.5 of the class-matched loss AUC and margin AUC. It must
+    lie above the band that chance gives before the edit to be judged at all, and fall by half.
     """
     figures: dict[str, float] = {
         "forget_before": _percent(_hits(before.forget, forget_labels)),
@@ -246,13 +246,13 @@ def judge_unseen(
             outcome=Outcome.UNDETERMINED, reason="there is no holdout", figures=figures
         )
     signal: dict[str, float] = {}
+    band = null_half_width(forget_labels, judge_labels, confidence=limits.confidence)
     clear = False
-    half_width = 0.0
     for when, outputs in (("before", before), ("after", after)):
         assert outputs.judge is not None
         best = 0.0
         for name, score in (("loss", lambda z, y: -losses(z, y)), ("margin", margins)):
-            value, low, high, used = class_matched_auc(
+            value, _, _, used = class_matched_auc(
                 score(outputs.forget, forget_labels),
                 forget_labels,
                 score(outputs.judge, judge_labels),
@@ -268,10 +268,9 @@ def judge_unseen(
             figures[f"{name}_auc_{when}"] = value
             best = max(best, abs(value - 0.5))
             if when == "before":
-                clear = clear or low > 0.5
-                half_width = max(half_width, (high - low) / 2)
+                clear = clear or value - 0.5 > band
         signal[when] = best
-    figures["smallest_visible_excess"] = half_width
+    figures["smallest_visible_excess"] = band
     kept = ~torch.isin(judge_labels, torch.tensor(sorted(gone), dtype=torch.int64))
     if int(kept.sum()) < limits.least_rows:
         return OutcomeReport(
@@ -289,7 +288,7 @@ def judge_unseen(
             outcome=Outcome.UNDETERMINED,
             reason="no membership signal clear of 0.5 before the edit (excess "
             f"{signal['before']:.3f}; with {len(forget_labels)} forget records an excess of "
-            f"{half_width:.3f} could have been seen)",
+            f"{band:.3f} could have been seen)",
             figures=figures,
         )
     if signal["after"] > 0.5 * signal["before"]:

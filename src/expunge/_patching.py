@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, final
 
 import torch
@@ -27,6 +28,8 @@ from expunge.functional.gates import (
 __all__ = ["Entangled", "Fitted", "Reason", "alike", "fit_gates"]
 
 _UNIT = 2.0**-24
+_LAST_BITS = 2.0**-14
+_FEW = 16
 Reason = Literal["identical", "hull", "rounding"]
 
 
@@ -67,13 +70,16 @@ def fit_gates(
     ridge: float,
     nearest: int,
     radius: Float[Tensor, " features"],
+    same: Callable[[int, int], bool],
     report: Callable[[str, int, int], None],
 ) -> Fitted:
     """One gate a distinct record: closed form first, the linear program where that fails.
 
     Gates are shut on what is kept and on `past`, the records of earlier requests. `radius` (d,)
     bounds how far a deployed feature may lie from the row given here (0 where the claim starts at
-    the features). Raises DataError for equal features with different labels.
+    the features). `same(i, r)` says whether record i and kept row r are one and the same input:
+    read in other batches, their features may still differ in the last bits. Raises DataError for
+    equal features with different labels.
     """
     groups = _groups(records, labels)
     retained = torch.cat([kept, past]) if len(past) else kept
@@ -85,7 +91,6 @@ def fit_gates(
     u = directions(white, z)
     best = best_scores(u, retained)
     weight, bias, good = _proven(u, (u * z).sum(1), best, z, retained, reach, radius)
-    identical = _identical(records[first], kept)
     hard = [p for p in range(len(groups)) if not good[p]]
     chosen: dict[int, tuple[Tensor, Tensor]] = {
         p: (weight[p], bias[p]) for p in range(len(groups)) if good[p]
@@ -94,7 +99,7 @@ def fit_gates(
     nothing = torch.zeros(0)
     for done, p in enumerate(hard):
         report("separating records by linear programs", done, len(hard))
-        twin = identical.get(p)
+        twin = _twin(records[first[p]], kept, partial(same, groups[p][0]))
         if twin is not None:
             found.entangled += alike(
                 groups[p], "identical", torch.tensor([twin]), torch.ones(1), 0.0
@@ -173,15 +178,15 @@ def _groups(records: Tensor, labels: Tensor) -> list[list[int]]:
     return list(groups.values())
 
 
-def _identical(records: Tensor, retained: Tensor) -> dict[int, int]:
-    """For each record that equals a retained row: that row's position."""
-    wanted = {row.tobytes(): p for p, row in enumerate(records.float().numpy())}
-    found: dict[int, int] = {}
-    for i, row in enumerate(retained.float().numpy()):
-        p = wanted.get(row.tobytes())
-        if p is not None:
-            found.setdefault(p, i)
-    return found
+def _twin(
+    record: Float[Tensor, " features"],
+    kept: Float[Tensor, "rows features"],
+    same: Callable[[int], bool],
+) -> int | None:
+    """The kept row that is the same input as the record, if there is one among the nearest."""
+    far = (kept - record).abs().amax(1)
+    close = far <= _LAST_BITS * max(float(record.abs().max()), 1.0)
+    return next((r for r in close.nonzero().flatten().tolist()[:_FEW] if same(r)), None)
 
 
 def _proven(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from expunge.functional.membership import auc, class_matched_auc, losses, margins
+from expunge.functional.membership import auc, class_matched_auc, losses, margins, null_half_width
 
 
 def test_losses_and_margins_by_hand():
@@ -91,3 +91,21 @@ def test_a_perfect_split_has_a_width_too():
     value, low, high, _ = class_matched_auc(torch.ones(5), one, torch.zeros(5), one)
     assert value == 1.0
     assert low < 1.0 < high
+
+
+def test_null_band_covers_what_chance_gives():
+    generator = torch.Generator().manual_seed(0)
+    members, outsiders = torch.arange(30) % 3, torch.arange(120) % 3
+    band = null_half_width(members, outsiders)
+    inside = 0
+    for _ in range(400):
+        a, b = torch.rand(30, generator=generator), torch.rand(120, generator=generator)
+        inside += abs(class_matched_auc(a, members, b, outsiders)[0] - 0.5) <= band
+    assert 0.92 <= inside / 400 <= 0.98
+
+
+def test_null_band_of_few_members_is_wide():
+    zeros = torch.zeros(2000, dtype=torch.int64)
+    assert null_half_width(zeros[:10], zeros) == pytest.approx(0.18, abs=0.01)
+    assert null_half_width(zeros[:1], zeros) > 0.5
+    assert null_half_width(zeros[:1], zeros[:0]) == math.inf

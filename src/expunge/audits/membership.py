@@ -61,7 +61,7 @@ class Membership(Audit):
                         unit="AUC",
                         direction="nearest",
                         level="C4",
-                        interval=(low, high),
+                        interval=(max(low, 0.0), min(high, 1.0)),
                     )
                 )
         return out

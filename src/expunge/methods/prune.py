@@ -23,7 +23,7 @@ from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from expunge._evidence import (
@@ -247,11 +247,11 @@ class Prune(Method):
             run.structure = "same"
             run.log("patch_seconds", time.perf_counter() - began)
             return merged.model
-        fitted = self._fit(model, labels, mine, kept, layers, run)
+        fitted = self._fit(model, task, mine, kept, layers, run)
         if fitted.entangled and layers:
             # a witness speaks about features, so the claim must start there
             layers, mine, kept = [], mine.from_features(), kept.from_features()
-            fitted = self._fit(model, labels, mine, kept, layers, run)
+            fitted = self._fit(model, task, mine, kept, layers, run)
         for members in fitted.served:  # equal features: one gate, one target
             targets[members] = targets[members[0]].clone()
         patch = solve_shifts(
@@ -365,7 +365,7 @@ class Prune(Method):
     def _fit(
         self,
         model: nn.Module,
-        labels: Int[Tensor, " records"],
+        task: ForgetTask,
         mine: Seen,
         kept: Seen,
         layers: Sequence[Layer],
@@ -374,12 +374,13 @@ class Prune(Method):
         past = earlier_rows(model, run.evidence, run.needed_head, layers)
         return fit_gates(
             mine.features,
-            labels,
+            task.forget.labels,
             kept.features,
             past,
             ridge=self.ridge,
             nearest=self.nearest,
             radius=feature_radius(model, layers, np.concatenate([kept.start, mine.start])),
+            same=partial(_one_input, task),
             report=run.report,
         )
 
@@ -411,6 +412,14 @@ class Prune(Method):
         )
         run.note(_BY_DESIGN if task.scope == "records" else "the patch knows the forget rows alone")
         return edited
+
+
+def _one_input(task: ForgetTask, record: int, row: int) -> bool:
+    """Whether a forget record and a retained row are the same input, bit for bit."""
+    assert task.retain is not None
+    pair = (task.forget.batch(torch.tensor([record])), task.retain.batch(torch.tensor([row])))
+    first, second = (x if isinstance(x, dict) else {"": x} for x, _ in pair)
+    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 def _tell(spec: str, patch: Patch, mine: Seen, kept: Seen, tune: Seen, run: Run) -> None:

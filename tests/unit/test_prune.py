@@ -1,0 +1,379 @@
+"""PRUNE on records and classes: the laws of the patch, and what it refuses."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import expunge
+from expunge import Prune, forget_indices, unlearn
+from expunge._patching import fit_gates
+from expunge.certificate import keygen, sign_run, verify
+from expunge.data.rows import as_rows
+from expunge.errors import DataError, InputError, MethodError, UnsupportedError
+from expunge.functional.gates import gate_values
+from expunge.functional.membership import margins
+from expunge.heads import find_head, logits_of
+from expunge.records import Outcome
+from expunge.testing import ToyData, toy
+
+CPU = torch.device("cpu")
+MADE = toy("mlp")
+CNN = toy("cnn")
+CHOSEN = tuple(range(0, 60, 3))
+
+
+def _logits(model, rows):
+    return logits_of(model, rows, batch_size=64, device=CPU)
+
+
+def _signed(result, folder):
+    run = expunge.save_run(result, folder / "run")
+    keygen(folder / "key")
+    sign_run(run, folder / "key.key.pem")
+    return run, folder / "key.pub.pem"
+
+
+def _words(found):
+    return {claim.name: claim.status for claim in found.claims}
+
+
+@pytest.mark.parametrize("made", [MADE, CNN], ids=["mlp", "cnn"])
+@pytest.mark.parametrize("spec", ["unseen", "mispredict"])
+def test_retained_rows_keep_exactly_their_logits(made, spec):
+    task = made.unseen(*CHOSEN)
+    model = made.trained()
+    result = unlearn(model, Prune(form="gated", spec=spec), task, seed=0)
+    assert torch.equal(_logits(model, task.retain), _logits(result.model, task.retain))
+    head = result.model.get_submodule(result.record.head)
+    own = gate_values(head.gate_weight, head.gate_bias, torch.zeros(1, head.in_features))
+    assert own.shape == (1, len(head.gate_bias))
+    assert result.record.structure == "wraps"
+
+
+def test_records_get_the_logits_of_their_targets():
+    task = MADE.unseen(*CHOSEN)
+    result = unlearn(MADE.trained(), Prune(form="gated"), task, seed=0)
+    after = _logits(result.model, task.forget).double()
+    place = {i: n for n, i in enumerate(task.forget.ids)}
+    for record in result.evidence.records:
+        far = (after[place[record.id]] - torch.from_numpy(record.target)).abs().max()
+        assert float(far) <= record.tolerance
+
+
+def test_mispredict_leads_by_the_margin():
+    task = MADE.unseen(*CHOSEN)
+    result = unlearn(
+        MADE.trained(), Prune(form="gated", spec="mispredict", margin=0.5), task, seed=0
+    )
+    after = _logits(result.model, task.forget).double()
+    own = after.gather(1, task.forget.labels[:, None])[:, 0]
+    others = after.scatter(1, task.forget.labels[:, None], -torch.inf).amax(1)
+    served = {r.id for r in result.evidence.records}
+    for n, text in enumerate(task.forget.ids):
+        if text in served:
+            assert float(others[n] - own[n]) >= 0.5
+    assert any("misses the aim" in note for note in result.record.notes)
+
+
+def test_targets_come_from_the_tune_rows_of_the_class():
+    task = MADE.unseen(*CHOSEN)
+    result = unlearn(MADE.trained(), Prune(form="gated", jitter=0.0), task, seed=0)
+    known = {tuple(r) for r in _logits(MADE.trained(), task.holdout).double().tolist()}
+    assert all(tuple(r.target.tolist()) in known for r in result.evidence.records)
+
+
+def test_merged_margins_lie_near_their_targets_without_gates():
+    task = MADE.unseen(0, 1)
+    result = unlearn(MADE.trained(), Prune(form="merged", tolerance=0.05), task, seed=0)
+    assert result.record.structure == "same"
+    assert set(dict(result.model.named_parameters())) == set(
+        dict(MADE.trained().named_parameters())
+    )
+    after = _logits(result.model, task.forget)
+    place = {i: n for n, i in enumerate(task.forget.ids)}
+    assert result.evidence.records
+    for record in result.evidence.records:
+        z = after[place[record.id]].double()
+        target = torch.from_numpy(record.target)
+        gap, goal = (
+            v[record.label] - torch.cat([v[: record.label], v[record.label + 1 :]]).max()
+            for v in (z, target)
+        )
+        assert abs(float(gap - goal)) <= record.tolerance
+
+
+def test_auto_says_why_it_is_gated():
+    result = unlearn(MADE.trained(), Prune(), MADE.unseen(*CHOSEN), seed=0)
+    assert result.record.notes[0].startswith("form: gated, because more records than a quarter")
+
+
+@pytest.mark.parametrize("form", ["gated", "merged"])
+@pytest.mark.parametrize("made", [MADE, CNN], ids=["mlp", "cnn"])
+def test_the_checker_accepts_what_was_built(made, form, tmp_path):
+    task = made.unseen(0, 1)
+    result = unlearn(made.trained(), Prune(form=form, tolerance=0.01), task, seed=0)
+    run, key = _signed(result, tmp_path)
+    found = verify(run, trust=key)
+    assert found.exit_code == 0, _words(found)
+    public = verify(run / "certificate.dsse.json", trust=key, role="public")
+    assert public.exit_code == 0, _words(public)
+
+
+def test_the_claim_of_an_mlp_starts_at_the_input():
+    deep = expunge.forget_indices(*_flat(), holdout=_flat_holdout())
+    model = _mlp()
+    result = unlearn(model, Prune(form="gated"), deep, seed=0)
+    assert [layer.op for layer in result.evidence.layers] == ["linear", "relu"]
+    assert result.evidence.features == 12
+    assert unlearn(CNN.trained(), Prune(form="gated"), CNN.unseen(0), seed=0).evidence.layers == ()
+
+
+def _flat():
+    return (MADE.train.inputs["x"], MADE.train.targets), [0, 1, 2]
+
+
+def _flat_holdout():
+    return MADE.holdout.inputs["x"], MADE.holdout.targets
+
+
+def _mlp():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 5))
+    return expunge.Recipe(epochs=5, batch_size=32, lr=0.1)(
+        net, _flat()[0], generator=torch.Generator().manual_seed(0), device=CPU
+    )
+
+
+def test_an_mlp_certificate_verifies_from_the_input(tmp_path):
+    task = forget_indices(*_flat(), holdout=_flat_holdout())
+    result = unlearn(_mlp(), Prune(form="gated"), task, seed=0)
+    run, key = _signed(result, tmp_path)
+    assert verify(run, trust=key).exit_code == 0
+    payload = json.loads((run / "private/records.json").read_text())
+    assert payload
+
+
+def test_a_sequence_proves_every_record_again(tmp_path):
+    first = unlearn(CNN.trained(), Prune(form="gated"), CNN.unseen(0, 1, 2), seed=0)
+    run, key = _signed(first, tmp_path)
+    loaded = expunge.load_run(run, factory=CNN.factory)
+    second = unlearn(loaded, Prune(form="gated"), CNN.unseen(3, 4), seed=1)
+    assert len(second.evidence.records) == 5
+    assert [r.request for r in second.evidence.records] == [0, 0, 0, 1, 1]
+    again = expunge.save_run(second, tmp_path / "second")
+    sign_run(again, tmp_path / "key.key.pem")
+    found = verify(again, trust=key)
+    assert found.exit_code == 0, _words(found)
+    assert second.evidence.previous == loaded.certificate
+    assert second.evidence.base == first.evidence.base
+
+
+def test_another_method_voids_the_certificate():
+    first = unlearn(MADE.trained(), Prune(), MADE.absent(3), seed=0)
+    second = unlearn(first, expunge.FineTune(epochs=1), MADE.absent(1), seed=0)
+    assert second.evidence is None
+    assert any("certificate of the earlier requests is void" in n for n in second.record.notes)
+
+
+def test_a_class_is_gone_for_every_input():
+    result = unlearn(MADE.trained(), Prune(), MADE.absent(3), seed=0)
+    assert result.outcome.outcome is Outcome.DONE
+    assert result.record.structure == "narrows"
+    wild = 1e3 * torch.randn(500, 12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = result.model(wild)
+    assert bool((logits[:, 3] == -torch.inf).all())
+    plain = expunge.export_narrow(result.model)
+    with torch.no_grad():
+        assert torch.equal(plain.model(wild), logits[:, list(plain.classes)])
+
+
+def test_head_methods_refuse_patched_heads():
+    narrow = unlearn(MADE.trained(), Prune(), MADE.absent(3), seed=0)
+    with pytest.raises(UnsupportedError, match="narrow by an earlier request"):
+        unlearn(narrow, expunge.MaskClass(), MADE.absent(1), seed=0)
+    gated = unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0), seed=0)
+    with pytest.raises(UnsupportedError, match="gated by an earlier request"):
+        unlearn(gated, expunge.LeastSquaresRemoval(), MADE.absent(1), seed=0)
+
+
+def test_forms_that_do_not_go_together_are_refused():
+    narrow = unlearn(MADE.trained(), Prune(), MADE.absent(3), seed=0)
+    with pytest.raises(UnsupportedError, match="export_narrow"):
+        unlearn(narrow, Prune(), MADE.unseen(0), seed=0)
+    gated = unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0), seed=0)
+    with pytest.raises(UnsupportedError, match="Forget the class first"):
+        unlearn(gated, Prune(), MADE.absent(3), seed=0)
+    with pytest.raises(UnsupportedError, match="earlier requests left gates"):
+        unlearn(gated, Prune(form="merged"), MADE.unseen(1), seed=0)
+
+
+def test_half_precision_is_refused():
+    model = MADE.trained().double()
+    train, holdout = (
+        ToyData({"x": d.inputs["x"].double()}, d.targets) for d in (MADE.train, MADE.holdout)
+    )
+    with pytest.raises(UnsupportedError, match=r"head in float32 for Prune, got torch\.float64"):
+        unlearn(model, Prune(), MADE.unseen(0, train=train, holdout=holdout), seed=0)
+
+
+def _with_copies(copies, labels):
+    x, y = MADE.train.inputs["x"].clone(), MADE.train.targets.clone()
+    for copy, original in copies.items():
+        x[copy] = x[original]
+    for row, label in labels.items():
+        y[row] = label
+    return ToyData({"x": x}, y)
+
+
+def test_a_record_identical_to_a_retained_one_is_entangled():
+    train = _with_copies({8: 0}, {})
+    task = MADE.unseen(0, 1, train=train)
+    result = unlearn(MADE.trained(), Prune(form="gated"), task, seed=0)
+    (left,) = result.evidence.entangled
+    assert (left.id, left.reason, left.residual) == ("0", "identical", 0.0)
+    assert {r.id for r in result.evidence.records} == {"1"}
+    assert any("1 of 2 records are entangled (identical)" in n for n in result.record.notes)
+
+
+def test_only_entangled_records_are_an_error():
+    train = _with_copies({8: 0}, {})
+    with pytest.raises(MethodError, match=r"got 1 entangled ones \(identical\)"):
+        unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0, train=train), seed=0)
+
+
+def test_twins_in_the_forget_set_share_a_gate(tmp_path):
+    train = _with_copies({5: 0}, {})
+    result = unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0, 5, train=train), seed=0)
+    head = result.model.get_submodule(result.record.head)
+    assert len(head.gate_bias) == 1
+    assert len(result.evidence.records) == 2
+    run, key = _signed(result, tmp_path)
+    assert verify(run, trust=key).exit_code == 0
+
+
+def test_a_record_stored_twice_with_other_labels_is_named():
+    label = int(MADE.train.targets[0])
+    train = _with_copies({4: 0}, {4: (label + 1) % 5})
+    with pytest.raises(DataError, match="equal features to have one label"):
+        unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0, 4, train=train), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tolerance": 0.0}, "`tolerance` above 0"),
+        ({"margin": float("nan")}, "`margin` above 0"),
+        ({"jitter": -1.0}, "`jitter` from 0"),
+        ({"spec": "wrong"}, "`spec` among auto, unseen, mispredict"),
+        ({"form": "loose"}, "`form` among"),
+        ({"form": "merged", "spec": "mispredict"}, "offered for `unseen` only"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(change, words):
+    with pytest.raises(InputError, match=words):
+        unlearn(MADE.trained(), Prune(**change), MADE.unseen(0), seed=0)
+
+
+def test_features_that_are_not_finite_are_refused():
+    class Overflowing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = MADE.trained()
+
+        def forward(self, x):
+            return self.inner(x)
+
+    x = MADE.train.inputs["x"].clone()
+    x[7] = float("inf")
+    train = ToyData({"x": x}, MADE.train.targets)
+    with pytest.raises(DataError, match="finite"):
+        unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0, train=train), seed=0)
+
+
+def test_published_mode_forces_errors_and_reloads(tmp_path):
+    task = forget_indices(*_flat(), holdout=_flat_holdout())
+    model = _mlp()
+    result = unlearn(model, Prune.as_published(), task, seed=0)
+    assert result.evidence is None
+    after = _logits(result.model, task.forget)
+    assert not bool((after.argmax(1) == task.forget.labels).any())
+    run = expunge.save_run(result, tmp_path / "run")
+    assert not (run / "certificate.dsse.json").exists()
+    back = expunge.load_run(
+        run, factory=lambda: nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 5))
+    )
+    assert torch.equal(_logits(back.model, task.forget), after)
+
+
+def test_published_mode_needs_no_holdout_and_no_training_data():
+    assert Prune.as_published().needs_for("records") == frozenset({"forget"})
+    assert Prune().needs_for("classes") == frozenset({"forget", "head"})
+
+
+def test_no_gate_opens_without_slack():
+    """Hulls, near misses and far rows: whatever is accepted is open and shut beyond rounding."""
+    g = torch.Generator().manual_seed(0)
+    retained = torch.randn(500, 6, generator=g)
+    records = torch.cat([torch.randn(30, 6, generator=g), 1e-6 + retained[:5]])
+    found = fit_gates(
+        records,
+        torch.zeros(35, dtype=torch.int64),
+        retained,
+        torch.zeros(0, 6),
+        ridge=1e-3,
+        nearest=50,
+        radius=torch.zeros(6, dtype=torch.float64),
+        same=lambda *_: False,
+        report=lambda *_: None,
+    )
+    served = {i for group in found.served for i in group}
+    left = {e.position for e in found.entangled}
+    assert served | left == set(range(35))
+    assert not served & left
+    for order in (torch.arange(6), torch.arange(6).flip(0)):  # any order of summation
+        u, c = found.weight[:, order], found.bias
+        shut = retained[:, order] @ u.T + c
+        assert bool((shut <= 0).all())
+        for p, (i, *_rest) in enumerate(found.served):
+            assert float(records[i, order] @ u[p] + c[p]) >= 1
+    for e in found.entangled:
+        if e.reason == "hull":
+            mean = (e.weights / e.weights.sum()) @ retained[e.rows].double()
+            assert float((mean - records[e.position]).abs().max()) <= e.residual
+            assert e.residual < 1e-5
+
+
+def test_margins_helper_agrees_with_the_claim():
+    z = torch.tensor([[2.0, 1.0, -5.0]])
+    assert float(margins(z, torch.tensor([0]))) < 1.0  # logsumexp is above the runner-up
+
+
+def test_statistics_survive_a_patch_of_the_head():
+    made = CNN
+    model = made.trained()
+    rows = as_rows(made.train)
+    from expunge.statistics import collect_statistics
+
+    statistics, _ = collect_statistics(
+        model, find_head(model, rows.batch(torch.arange(2))[0]), rows
+    )
+    task = made.absent(3, statistics=statistics)
+    result = unlearn(model, Prune(), task, seed=0)
+    assert result.statistics is not None
+    assert int(result.statistics.sums.counts[3]) == 0
+
+
+def test_evidence_is_private_by_default():
+    result = unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0, 1), seed=0)
+    again = unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0, 1), seed=0)
+    salts = [[r.salt for r in x.evidence.records] for x in (result, again)]
+    assert salts[0] != salts[1]  # the seed does not give salts away
+    assert result.record.digest_after == again.record.digest_after
+    assert np.isfinite(result.evidence.retained).all()
+    assert dataclasses.is_dataclass(result.evidence)
