@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from expunge.certificate import verify
 from expunge.cli.demo import MISSION
 from expunge.cli.main import main
 
@@ -22,6 +23,9 @@ def test_demo_forgets_class_3_by_every_mission_method(tmp_path, capsys):
         assert record["outcome"]["outcome"] == "done", name
         assert list((out / name / "audits").glob("*/audit.json"))
     assert len(list(out.glob("retrained-*"))) == 3
+    assert "its certificate: verified" in printed.err
+    assert "one byte of the weights flipped: refuted" in printed.err
+    assert verify(out / "prune-records", trust=out / "throw-away.pub.pem").exit_code == 0
 
 
 def test_demo_refuses_a_folder_that_exists(tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from expunge.cli._console import Screen, command
-from expunge.errors import OutputError
+from expunge.errors import ContractError, OutputError
 
 if TYPE_CHECKING:
     import expunge
@@ -20,6 +22,7 @@ __all__ = ["demo"]
 FORGET = 3
 SEED = 0
 REFERENCES = 3
+RECORDS = 10
 MISSION = ("naive-prototype-surgery", "prototype-surgery", "mu-mis")
 
 NOT_PROVED = """What this does not prove
@@ -42,11 +45,14 @@ def demo(
         folder = _folder(out)
         began = time.perf_counter()
         with new_folder(folder) as partial:
-            done, table = _run(screen, partial)
+            done, table, certified = _run(screen, partial)
         screen.say("")
         screen.say("In one line a method (forget test and JS on the judge half of the holdout):")
         screen.say("")
         for line in _closing(*table):
+            screen.say(line)
+        screen.say("")
+        for line in certified:
             screen.say(line)
         screen.say("")
         screen.say(NOT_PROVED)
@@ -87,7 +93,9 @@ def _methods() -> Sequence[expunge.Method]:
     )
 
 
-def _run(screen: Screen, folder: Path) -> tuple[set[str], tuple[list[str], list[list[str]]]]:
+def _run(
+    screen: Screen, folder: Path
+) -> tuple[set[str], tuple[list[str], list[list[str]]], list[str]]:
     import expunge
     from expunge.data.demo import digits
     from expunge.models import DigitsNet
@@ -139,7 +147,48 @@ def _run(screen: Screen, folder: Path) -> tuple[set[str], tuple[list[str], list[
         closing.append(row)
         _lines(screen, [row], widths)
     _save_original(original, folder / "original.safetensors")
-    return done, (heading, closing)
+    return done, (heading, closing), _certified(screen, original, train, holdout, folder)
+
+
+def _certified(screen: Screen, original: Any, train: Any, holdout: Any, folder: Path) -> list[str]:
+    """Ten records forgotten with a certificate; verified; one byte flipped and refused."""
+    import torch
+
+    import expunge
+    from expunge.certificate import keygen, sign_run, verify
+
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(SEED))[:RECORDS]
+    task = expunge.forget_indices(train, sorted(chosen.tolist()), holdout=holdout)
+    with screen.progress() as progress:
+        result = expunge.unlearn(original, expunge.Prune(), task, seed=SEED, progress=progress)
+    run = expunge.save_run(result, folder / "prune-records")
+    key = folder / "throw-away"
+    keygen(key)
+    sign_run(run, Path(f"{key}.key.pem"))
+    trust = Path(f"{key}.pub.pem")
+    found = verify(run, trust=trust)
+    with tempfile.TemporaryDirectory() as place:
+        copied = Path(shutil.copytree(run, Path(place) / "run"))
+        weights = copied / "model.safetensors"
+        blob = weights.read_bytes()
+        weights.write_bytes(blob[:-1] + bytes([blob[-1] ^ 1]))
+        refused = verify(copied, trust=trust)
+    if found.exit_code != 0 or refused.exit_code == 0:
+        raise ContractError(
+            f"Expected the certificate to be verified and the changed file to be refused, got "
+            f"{found.verdict} and {refused.verdict}. This is our bug."
+        )
+    broken = next(claim.name for claim in refused.claims if claim.status == "refuted")
+    form = result.record.notes[0].partition(". ")[0].removeprefix("form: ")
+    return [
+        f"Closing act: {RECORDS} records forgotten with prune, signed with a throw-away key",
+        f"  form: {form}",
+        f"  as a membership statement: {result.outcome.outcome.value}",
+        f"  its certificate: {found.verdict}, all {len(found.claims)} claims, without torch",
+        f"  one byte of the weights flipped: {refused.verdict} ({broken})",
+        "  No contradiction: the certificate states what the model answers on these records; that",
+        "  nobody could tell them from unseen ones is a statement about many: these are too few.",
+    ]
 
 
 def _train(training: expunge.Training, train: Any) -> Any:
