@@ -19,11 +19,12 @@ from expunge.errors import InputError, ModelError
 from expunge.heads import logits_of
 from expunge.records import Level, Limits, Measurement, NotMeasured, OutcomeReport
 from expunge.task import ForgetTask
-from expunge.unlearning import Forgotten, Unlearned, environment, where
+from expunge.unlearning import Forgotten, Unlearned, environment, never_forgotten, where
 
 __all__ = ["AuditReport", "audit", "refuse_references"]
 
 _FEW = 256
+_MOST_RETAINED = 2_000
 _DEFAULT: tuple[Audit, ...] = (Accuracy(), Divergence(), BiasShift(), Membership())
 
 
@@ -74,7 +75,7 @@ def audit(
         raise InputError("Expected at least one audit, got none: an empty audit proves nothing.")
     gone = task.classes.union(*(request.classes for request in result.forgotten))
     judge = _judge_rows(result, task)
-    parts = _parts(task, judge, gone)
+    parts = _parts(task, judge, gone) | _retained_parts(task, result.forgotten)
     before = original if original is not None else result.original
     models: dict[str, nn.Module] = {} if before is None else {"before": before}
     models["after"] = result.model
@@ -222,4 +223,22 @@ def _parts(task: ForgetTask, judge: Rows | None, gone: frozenset[int]) -> dict[P
     for part, chosen in found.items():
         if bool(chosen.any()):
             parts[part] = judge.select(chosen.nonzero().flatten())
+    return parts
+
+
+def _retained_parts(task: ForgetTask, gone: Sequence[Forgotten]) -> dict[Part, Rows]:
+    """For a record request: rows that stay in training, of all and of the same classes."""
+    if task.scope != "records" or task.retain is None:
+        return {}
+    stays = never_forgotten(task.retain, gone)
+    same = torch.isin(stays.labels, task.forget.labels.unique())
+    parts: dict[Part, Rows] = {}
+    choices: dict[Part, Tensor] = {
+        "retained": torch.arange(len(stays)),
+        "retained-same": same.nonzero().flatten(),
+    }
+    for part, chosen in choices.items():
+        if len(chosen):
+            spread = torch.linspace(0, len(chosen) - 1, min(_MOST_RETAINED, len(chosen))).long()
+            parts[part] = stays.select(chosen[spread])
     return parts

@@ -126,3 +126,22 @@ def test_a_holdout_of_another_shape_is_named():
     odd = (torch.zeros(8, 5), torch.arange(8) % 4)
     with pytest.raises(ModelError, match=r"rows of holdout \(a batch of \(2, 5\)"):
         unlearn(MADE.trained(), MaskClass(), MADE.absent(1, holdout=odd), seed=0)
+
+
+def test_record_requests_show_retained_rows_and_both_aucs():
+    result = unlearn(MADE.trained(), expunge.Prune(form="gated"), MADE.unseen(*range(12)), seed=0)
+    report = audit(result, MADE.unseen(*range(12)))
+    heading, rows = audit_rows(report)
+    assert heading == [
+        "model",
+        "forget records %",
+        "judge, same classes %",
+        "judge %",
+        "retained %",
+        "loss AUC",
+        "margin AUC",
+    ]
+    before, after = rows
+    assert before[4] == after[4]  # every retained row keeps its logits
+    assert {"retained", "retained-same"} <= set(report.counts)
+    assert report.counts["retained"] == len(MADE.train) - 12

@@ -20,6 +20,7 @@ from expunge.records import Measurement, NotMeasured
 __all__ = ["Accuracy"]
 
 _PARTS: tuple[Part, ...] = ("forget-train", "forget-test", "others")
+_OF_RECORDS: tuple[Part, ...] = ("retained", "retained-same")
 
 
 @final
@@ -36,7 +37,7 @@ class Accuracy(Audit):
     def measure(self, case: Case) -> Sequence[Measurement | NotMeasured]:
         """Measure every subject on every part."""
         out: list[Measurement | NotMeasured] = []
-        for part in _PARTS:
+        for part in _PARTS if case.scope == "classes" else _PARTS + _OF_RECORDS:
             rows = case.part(part)
             out += [_accuracy(case, rows, part, subject) for subject in case.subjects]
             out += _gaps(case, rows, part)
@@ -47,7 +48,7 @@ class Accuracy(Audit):
 
 
 def _direction(case: Case, part: Part) -> Literal["lower", "higher", "nearest"]:
-    if part == "others":
+    if part in ("others", *_OF_RECORDS):
         return "higher"
     return "lower" if case.aim == "absent" else "nearest"
 

@@ -15,9 +15,10 @@ from expunge.records import Aim, Measurement, NotMeasured, Scope
 
 __all__ = ["Audit", "AuditInfo", "Case", "Part", "RowSet"]
 
-Part = Literal["forget-train", "forget-test", "others"]
+Part = Literal["forget-train", "forget-test", "others", "retained", "retained-same"]
 """Which rows: the forget records, judge rows of the forgotten classes (of the forget records'
-classes for a record request), judge rows of the classes that stay."""
+classes for a record request), judge rows of the classes that stay; for a record request also rows
+that stay in the training data, of all classes and of the forget records' classes."""
 
 
 @final

@@ -39,6 +39,16 @@ _COLUMNS = (
 )
 
 
+_OF_RECORDS = (
+    ("forget records %", "accuracy", "forget-train", 2),
+    ("judge, same classes %", "accuracy", "forget-test", 2),
+    ("judge %", "accuracy", "others", 2),
+    ("retained %", "accuracy", "retained", 2),
+    ("loss AUC", "loss_auc", "forget-train", 3),
+    ("margin AUC", "margin_auc", "forget-train", 3),
+)
+
+
 def audit_rows(report: Audited) -> tuple[list[str], list[list[str]]]:
     """Headings and rows: each subject, then the retrained models as mean ± half their range.
 
@@ -49,14 +59,15 @@ def audit_rows(report: Audited) -> tuple[list[str], list[list[str]]]:
         for m in report.measurements
         if isinstance(m, Measurement)
     }
-    heading = ["model", *(title for title, _, _, _ in _COLUMNS)]
+    columns = _OF_RECORDS if any(m.rows == "retained" for m in report.measurements) else _COLUMNS
+    heading = ["model", *(title for title, _, _, _ in columns)]
     rows = []
     for subject in (s for s in report.subjects if s not in report.references):
-        cells = [_one(found.get((subject, name, part)), d) for _, name, part, d in _COLUMNS]
+        cells = [_one(found.get((subject, name, part)), d) for _, name, part, d in columns]
         rows.append([subject, *cells])
     if report.references:
         cells = []
-        for _, name, part, digits in _COLUMNS:
+        for _, name, part, digits in columns:
             together = found.get(("retrained", name, part))
             values = [found[(r, name, part)] for r in report.references if (r, name, part) in found]
             cells.append(_one(together, digits) if together is not None else _many(values, digits))
