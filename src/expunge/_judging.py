@@ -235,7 +235,8 @@ def judge_unseen(
     """Judge a record request by membership: forget records against judge rows of their classes.
 
     The signal is the larger distance from 0.5 of the class-matched loss AUC and margin AUC. It must
-    lie above the band that chance gives before the edit to be judged at all, and fall by half.
+    lie above the band that chance gives before the edit to be judged at all, and fall by half; a
+    smaller fall into the band is undetermined.
     """
     figures: dict[str, float] = {
         "forget_before": _percent(_hits(before.forget, forget_labels)),
@@ -289,6 +290,14 @@ def judge_unseen(
             reason="no membership signal clear of 0.5 before the edit (excess "
             f"{signal['before']:.3f}; with {len(forget_labels)} forget records an excess of "
             f"{band:.3f} could have been seen)",
+            figures=figures,
+        )
+    if signal["after"] > 0.5 * signal["before"] and signal["after"] <= band:
+        return OutcomeReport(
+            outcome=Outcome.UNDETERMINED,
+            reason=f"the membership signal went from {signal['before']:.3f} to "
+            f"{signal['after']:.3f}: less than half of it is gone, but what is left cannot be told "
+            f"from chance (below {band:.3f} with {len(forget_labels)} forget records)",
             figures=figures,
         )
     if signal["after"] > 0.5 * signal["before"]:

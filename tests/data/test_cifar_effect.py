@@ -1,16 +1,10 @@
 """The effect of the class methods, with their defaults, on a public model nobody here trained."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import expunge
-from expunge.data.rows import as_rows
 from expunge.heads import find_head, logits_of
-from expunge.models import resnet20
 from expunge.statistics import collect_statistics
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
@@ -18,19 +12,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def cifar(data_folder):
+def cifar(cifar10):
     """The public ResNet-20, training and test rows, and statistics of the training rows."""
-    examples = Path(__file__).resolve().parents[2] / "examples" / "cifar"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(examples))
-        patch.setenv("EXPUNGE_DATA", str(data_folder))
-        from nets import cifar10_test, cifar10_train
-
-        data = cifar10_train(), cifar10_test()
-        del sys.modules["nets"]
-    model = resnet20(10).eval()
-    model.load_state_dict(load_file(data_folder / "checkpoints" / "cifar10_resnet20.safetensors"))
-    train, test = as_rows(data[0]), as_rows(data[1], argument="holdout")
+    model, train, test = cifar10
     head = find_head(model, train.batch(torch.arange(2))[0])
     statistics, _ = collect_statistics(model, head, train)
     before = logits_of(model, test, batch_size=500, device=CPU)

@@ -345,3 +345,32 @@ def test_rows_never_change_sides_when_others_are_dropped():
         assert dropped == 1
         assert set(kept_tune.ids) == set(tune.ids) - set(one.ids)
         assert set(kept_judge.ids) == set(judge.ids) - set(one.ids)
+
+
+def test_unseen_a_small_fall_into_the_band_of_chance_is_undetermined():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.zeros(200, dtype=torch.int64)
+    seen = torch.randn(200, generator=generator)
+
+    def outputs(lift):
+        def logits(score):
+            return torch.stack([score, torch.zeros_like(score)], dim=1)
+
+        return Outputs(
+            forget=logits(seen + lift),
+            judge=logits(torch.randn(400, generator=torch.Generator().manual_seed(1))),
+        )
+
+    others = torch.zeros(400, dtype=torch.int64)
+    weak, weaker = outputs(0.3), outputs(0.2)
+
+    def judged(before, after):
+        return judge_unseen(before, after, labels, others, frozenset(), LIMITS)
+
+    report = judged(weak, weaker)
+    band = report.figures["smallest_visible_excess"]
+    assert report.figures["loss_auc_before"] - 0.5 > band
+    assert abs(report.figures["loss_auc_after"] - 0.5) <= band
+    assert report.outcome is Outcome.UNDETERMINED
+    assert "cannot be told from chance" in report.reason
+    assert judged(weak, weak).outcome is Outcome.INEFFECTIVE  # nothing done is never a success
