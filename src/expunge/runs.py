@@ -40,7 +40,7 @@ from expunge._stored import (
 )
 from expunge._weights import build, load_weights, read_weights, save_weights, writing
 from expunge.auditing import AuditReport
-from expunge.certificate import payload_digest, read_evidence, write_certificate
+from expunge.certificate import Evidence, payload_digest, read_evidence, write_certificate
 from expunge.errors import InputError, ModelError, OutputError
 from expunge.heads import Head, head_at
 from expunge.models.patched import patched_like
@@ -124,8 +124,9 @@ def load_run(path: Path | str, *, factory: Callable[[], nn.Module]) -> Unlearned
     """Load a run folder: the model in eval mode, its record, statistics, and what was forgotten.
 
     `factory` builds the same architecture as when it was saved. Pass the result to `unlearn` for a
-    further request. Raises InputError for a folder that is none, and ModelError where the weights
-    do not fit `factory` or are not those of the record.
+    further request; to go on with `Prune` after records, keep features.safetensors in the folder.
+    Raises InputError for a folder that is none, and ModelError where the weights do not fit
+    `factory` or are not those of the record.
     """
     path = Path(path)
     record = _read_record(path)
@@ -147,9 +148,14 @@ def load_run(path: Path | str, *, factory: Callable[[], nn.Module]) -> Unlearned
         split_seed=split_seed,
         head=_head(model, record),
         history_known=bool(forgotten),
-        evidence=read_evidence(path) if forgotten else None,
+        evidence=_evidence(path) if forgotten else None,
         certificate=payload_digest(path),
     )
+
+
+def _evidence(path: Path) -> Evidence | None:
+    """What the certificate was written from; None where the auditor's file is not there."""
+    return read_evidence(path) if (path / "features.safetensors").exists() else None
 
 
 def _weights_name(record: RunRecord) -> str:

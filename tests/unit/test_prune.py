@@ -377,3 +377,20 @@ def test_evidence_is_private_by_default():
     assert result.record.digest_after == again.record.digest_after
     assert np.isfinite(result.evidence.retained).all()
     assert dataclasses.is_dataclass(result.evidence)
+
+
+def test_gates_without_their_evidence_are_not_extended(tmp_path):
+    first = unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0), seed=0)
+    run = expunge.save_run(first, tmp_path / "run")
+    (run / "features.safetensors").unlink()
+    loaded = expunge.load_run(run, factory=MADE.factory)
+    with pytest.raises(UnsupportedError, match=r"private/ folder and its features\.safetensors"):
+        unlearn(loaded, Prune(form="gated"), MADE.unseen(1), seed=0)
+
+
+def test_a_narrow_head_without_evidence_narrows_without_a_certificate():
+    first = unlearn(MADE.trained(), Prune(), MADE.absent(3), seed=0)
+    tuned = unlearn(first, expunge.FineTune(epochs=1), MADE.absent(1), seed=0)
+    again = unlearn(tuned, Prune(), MADE.absent(0), seed=0)
+    assert again.evidence is None
+    assert any(note.startswith("no certificate") for note in again.record.notes)

@@ -126,6 +126,8 @@ def _facts(run: Path, audit: Path, result: Unlearned, report: AuditReport) -> di
 
 def _advice(job: Path, run: Path, result: Unlearned) -> str:
     outcome = result.outcome.outcome.value
+    if (run / "certificate.dsse.json").exists():
+        return f"expunge keygen signing, then: expunge sign {run} --key signing.key.pem"
     if outcome == "done":
         return (
             f'expunge.load_run("{run}", factory=...) in Python, or run = "{run}" under [model] '

@@ -149,6 +149,12 @@ class Prune(Method):
                 "Expected a head with all its rows to forget records, got one without the rows of "
                 "removed classes. Use export_narrow() and number the labels anew."
             )
+        if head.kind == "gated" and run.evidence is None:
+            raise UnsupportedError(
+                "Expected what the gates of earlier requests were proven with, got none: new gates "
+                "could open on those records. Load the run with its private/ folder and its "
+                "features.safetensors, or retrain."
+            )
         return self._patched(model, task, run)
 
     def _check(self) -> None:
@@ -186,6 +192,11 @@ class Prune(Method):
         new = narrowed(head.of(model), task.classes, head.classes)
         run.samples_touched += len(task.forget)
         run.structure = "narrows"
+        run.note("the output row is gone: the model cannot give the class, whatever the input")
+        if head.kind == "narrow" and not narrower:
+            run.evidence = None
+            run.note("no certificate: what the earlier one was written from is not at hand")
+            return replaced(model, head.name, new)
         run.evidence = narrow_evidence(
             head,
             new,
@@ -194,7 +205,6 @@ class Prune(Method):
             predecessor=run.predecessor,
             settings={"name": self.info.name},
         )
-        run.note("the output row is gone: the model cannot give the class, whatever the input")
         return replaced(model, head.name, new)
 
     def _patched(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
