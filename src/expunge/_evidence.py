@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,9 +29,9 @@ from expunge.models.patched import NarrowLinear, gated
 
 __all__ = [
     "Seen",
+    "at_features",
     "base_digests",
     "earlier_rows",
-    "feature_radius",
     "layers_before",
     "narrow_evidence",
     "network_with",
@@ -141,29 +142,6 @@ def network_with(
     )
 
 
-def feature_radius(
-    model: nn.Module, layers: Sequence[Layer], rows: NDArray[np.float32]
-) -> Float[Tensor, " features"]:
-    """How far a deployed feature may lie from the one read here, at most over `rows`.
-
-    0 (d,) without layers. One pass with the largest magnitude of every unit: looser than the
-    checker's bound, which is taken row by row.
-    """
-    value = torch.from_numpy(rows)
-    radius = torch.zeros(rows.shape[1], dtype=torch.float64)
-    for weight, bias in _linear_maps(model, layers):
-        if weight is None:
-            value = value.relu()
-            continue
-        size = weight.abs().double()
-        reach = value.abs().amax(0).double() + radius
-        gamma = (len(reach) + 2) * 2.0**-24 * (1 + 2.0**-8)
-        own = bias.abs().double() if bias is not None else torch.zeros(len(size))
-        radius = gamma * (size @ reach + own) + size @ radius + 1e-30
-        value = F.linear(value, weight, bias)
-    return 2 * radius  # read and deployed may lie on either side of the real one
-
-
 def _linear_maps(
     model: nn.Module, layers: Sequence[Layer]
 ) -> Iterator[tuple[Tensor | None, Tensor | None]]:
@@ -184,6 +162,27 @@ def earlier_rows(
     for weight, bias in _linear_maps(model, layers):
         value = value.relu() if weight is None else F.linear(value, weight, bias)
     return value
+
+
+def at_features(evidence: Evidence | None, model: nn.Module, head: Head) -> Evidence | None:
+    """The evidence with claims that start at the features, where they started at the input.
+
+    A bound that held from the input holds twice as wide from the features that were read.
+    """
+    if evidence is None or not evidence.layers:
+        return evidence
+    rows = earlier_rows(model, evidence, head, evidence.layers).numpy()
+    records = tuple(
+        dataclasses.replace(
+            r,
+            row=row.copy(),
+            tolerance=r.tolerance * (0.99 if r.claim == "mispredict" else 2.0),
+        )
+        for r, row in zip(evidence.records, rows, strict=True)
+    )
+    return dataclasses.replace(
+        evidence, records=records, layers=(), features=head.features, retained=evidence.retained[:0]
+    )
 
 
 def base_digests(model: nn.Module, evidence: Evidence | None) -> Mapping[str, str]:

@@ -69,33 +69,32 @@ def fit_gates(
     *,
     ridge: float,
     nearest: int,
-    radius: Float[Tensor, " features"],
     same: Callable[[int, int], bool],
     report: Callable[[str, int, int], None],
 ) -> Fitted:
     """One gate a distinct record: closed form first, the linear program where that fails.
 
-    Gates are shut on what is kept and on `past`, the records of earlier requests. `radius` (d,)
-    bounds how far a deployed feature may lie from the row given here (0 where the claim starts at
-    the features). `same(i, r)` says whether record i and kept row r are one and the same input:
-    read in other batches, their features may still differ in the last bits. Raises DataError for
-    equal features with different labels.
+    Gates are shut on what is kept and on `past`, the records of earlier requests. `same(i, r)` says
+    whether record i and kept row r are one and the same input: read in other batches, their
+    features may still differ in the last bits. Raises DataError for equal features with different
+    labels.
     """
     groups = _groups(records, labels)
     retained = torch.cat([kept, past]) if len(past) else kept
     first = torch.tensor([g[0] for g in groups])
     z = records[first].double()
     found = Fitted(torch.zeros(0, z.shape[1]), torch.zeros(0))
-    reach = retained.abs().amax(0).double() + radius
+    reach = retained.abs().amax(0).double()
     white = whiten(retained, ridge)
     u = directions(white, z)
     best = best_scores(u, retained)
-    weight, bias, good = _proven(u, (u * z).sum(1), best, z, retained, reach, radius)
+    weight, bias, good = _proven(u, (u * z).sum(1), best, z, retained, reach)
     hard = [p for p in range(len(groups)) if not good[p]]
     chosen: dict[int, tuple[Tensor, Tensor]] = {
         p: (weight[p], bias[p]) for p in range(len(groups)) if good[p]
     }
-    whitened = white(retained) if hard else retained[:0]
+    whitened = white(retained) if hard else retained[:0].double()
+    squares = whitened.square().sum(1)
     nothing = torch.zeros(0)
     for done, p in enumerate(hard):
         report("separating records by linear programs", done, len(hard))
@@ -105,7 +104,7 @@ def fit_gates(
                 groups[p], "identical", torch.tensor([twin]), torch.ones(1), 0.0
             )
             continue
-        answer = separate(white, white(z[p][None])[0], whitened, first=nearest)
+        answer = separate(white, white(z[p][None])[0], whitened, squares, first=nearest)
         if isinstance(answer, Hull):
             if bool((answer.rows >= len(kept)).any()):  # no witness among the retained rows alone
                 found.entangled += alike(groups[p], "rounding", nothing.long(), nothing, 0.0)
@@ -116,7 +115,7 @@ def fit_gates(
             continue
         v = answer[None]
         w, c, ok = _proven(
-            v, (v * z[p]).sum(1), best_scores(v, retained), z[p][None], retained, reach, radius
+            v, (v * z[p]).sum(1), best_scores(v, retained), z[p][None], retained, reach
         )
         if not ok[0]:
             found.entangled += alike(groups[p], "rounding", nothing.long(), nothing, 0.0)
@@ -130,12 +129,12 @@ def fit_gates(
         found.weight = torch.stack([chosen[p][0] for p in order])
         found.bias = torch.stack([chosen[p][1] for p in order])
         found.served = [groups[p] for p in order]
-        _narrow_overlaps(found, z, z[torch.tensor(order)], retained, reach, radius)
+        _narrow_overlaps(found, z, z[torch.tensor(order)], retained, reach)
     return found
 
 
 def _narrow_overlaps(
-    found: Fitted, z: Tensor, own_rows: Tensor, retained: Tensor, reach: Tensor, radius: Tensor
+    found: Fitted, z: Tensor, own_rows: Tensor, retained: Tensor, reach: Tensor
 ) -> None:
     """Raise the thresholds of gates that open on other forget rows, where the proof allows it."""
     u = found.weight.double()
@@ -147,7 +146,7 @@ def _narrow_overlaps(
         return
     best = torch.maximum(best_scores(u[touching], retained), other[touching])
     weight, bias, good = _proven(
-        u[touching], own[touching], best, own_rows[touching], retained, reach, radius
+        u[touching], own[touching], best, own_rows[touching], retained, reach
     )
     kept = torch.tensor(good, dtype=torch.bool)
     found.weight[touching[kept]] = weight[kept]
@@ -196,7 +195,6 @@ def _proven(
     z: Float[Tensor, "gates features"],
     retained: Float[Tensor, "rows features"],
     reach: Float[Tensor, " features"],
-    radius: Float[Tensor, " features"],
 ) -> tuple[Tensor, Tensor, list[bool]]:
     """Gates rounded to float32, and whether each is open and shut beyond any rounding error."""
     apart = own > best
@@ -211,7 +209,7 @@ def _proven(
     size = wide.abs()
 
     def error(values: Tensor) -> Tensor:
-        return gamma * ((size * (values.abs() + radius)).sum(1) + low.abs()) + size @ radius + 1e-30
+        return gamma * ((size * values.abs()).sum(1) + low.abs()) + 1e-30
 
     opens = (wide * z).sum(1) + low - error(z) >= 1.0
     shut = best_scores(wide, retained) + low + error(reach) <= 0.0

@@ -87,6 +87,11 @@ def test_gates_of_a_shift_are_clipped():
     )
 
 
+def _separated(white, record, rows, *, first):
+    x = white(rows)
+    return separate(white, white(record[None])[0], x, x.square().sum(1), first=first)
+
+
 def _hidden(seed):
     """A record that the closed form does not separate, but some direction does."""
     generator = torch.Generator().manual_seed(seed)
@@ -99,7 +104,7 @@ def _hidden(seed):
 def test_separation_equals_the_whole_program():
     rows, record = _hidden(0)
     white = whiten(rows, 1e-3)
-    u = separate(white, white(record[None])[0], white(rows), first=5)
+    u = _separated(white, record, rows, first=5)
     assert not isinstance(u, Hull)
     gaps = (white(record[None]) - white(rows)).numpy()
     whole = linprog(
@@ -117,7 +122,9 @@ def test_a_record_inside_is_told_with_its_witness():
     weights = torch.rand(60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     record = (weights / weights.sum()) @ rows
     white = whiten(rows, 1e-3)
-    found = separate(white, white(record[None])[0], white(rows), first=4)
+    found = separate(
+        white, white(record[None])[0], white(rows), white(rows).square().sum(1), first=4
+    )
     assert isinstance(found, Hull)
     assert float(found.weights.min()) >= 0
     assert float(found.weights.sum()) == pytest.approx(1.0)
@@ -128,5 +135,5 @@ def test_a_record_inside_is_told_with_its_witness():
 def test_separation_is_deterministic():
     rows, record = _hidden(3)
     white = whiten(rows, 1e-3)
-    a, b = (separate(white, white(record[None])[0], white(rows), first=7) for _ in range(2))
+    a, b = (_separated(white, record, rows, first=7) for _ in range(2))
     assert torch.equal(a, b)

@@ -173,6 +173,24 @@ def test_a_sequence_proves_every_record_again(tmp_path):
     assert second.evidence.base == first.evidence.base
 
 
+def test_a_claim_moves_from_the_input_to_the_features_with_its_sequence(tmp_path):
+    data = _flat()[0]
+    first = unlearn(
+        _mlp(), Prune(form="gated"), forget_indices(data, [0], holdout=_flat_holdout()), seed=0
+    )
+    assert first.evidence.layers
+    twins = data[0].clone()
+    twins[40] = twins[6]
+    task = forget_indices((twins, data[1]), [6, 7], holdout=_flat_holdout())
+    second = unlearn(first, Prune(form="gated"), task, seed=1)
+    assert not second.evidence.layers
+    assert {e.reason for e in second.evidence.entangled} == {"identical"}
+    assert {r.row.shape for r in second.evidence.records} == {(16,)}
+    run, key = _signed(second, tmp_path)
+    found = verify(run, trust=key)
+    assert found.exit_code == 0, _words(found)
+
+
 def test_another_method_voids_the_certificate():
     first = unlearn(MADE.trained(), Prune(), MADE.absent(3), seed=0)
     second = unlearn(first, expunge.FineTune(epochs=1), MADE.absent(1), seed=0)
@@ -328,7 +346,6 @@ def test_no_gate_opens_without_slack():
         torch.zeros(0, 6),
         ridge=1e-3,
         nearest=50,
-        radius=torch.zeros(6, dtype=torch.float64),
         same=lambda *_: False,
         report=lambda *_: None,
     )

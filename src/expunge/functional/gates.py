@@ -136,6 +136,7 @@ def separate(
     white: Whitening,
     x: Float[Tensor, " features"],
     whitened: Float[Tensor, "rows features"],
+    squares: Float[Tensor, " rows"],
     *,
     first: int,
     least: float = 1e-9,
@@ -144,25 +145,26 @@ def separate(
     """The direction of largest separation of x from all rows, or the combination that forbids one.
 
     Solves max s subject to w·(x − x_r) ≥ s for all r, ‖w‖∞ ≤ 1, in whitened space, by constraint
-    generation: the `first` nearest rows, then those that the last w leaves above the record.
-    Returns u in the space of features, or a Hull where s ≤ `least`.
+    generation: the `first` nearest rows and those that lie farthest along x, then those that the
+    last w leaves above the record. `squares` are ‖x_r‖². Returns u in the space of features, or a
+    Hull where s ≤ `least`.
     """
-    gaps = x[None] - whitened
-    distance = gaps.square().sum(1)
-    chosen = torch.topk(distance, min(first, len(gaps)), largest=False).indices
-    active: Bool[Tensor, " rows"] = torch.zeros(len(gaps), dtype=torch.bool)
-    active[chosen] = True
+    along = whitened @ x
+    few = min(first, len(whitened))
+    active: Bool[Tensor, " rows"] = torch.zeros(len(whitened), dtype=torch.bool)
+    active[torch.topk(squares - 2 * along, few, largest=False).indices] = True
+    active[torch.topk(along, few).indices] = True
     for _ in range(rounds):
         rows = active.nonzero().flatten()
-        w, s, dual = _solve(gaps[rows])
+        w, s, dual = _solve(x[None] - whitened[rows])
         if s <= least:
             used = dual > 0
             return Hull(rows[used], dual[used] / dual[used].sum())
-        scores = gaps @ w
+        scores = float(x @ w) - whitened @ w
         broken = (scores < s * (1 - 1e-6)) & ~active
         if not bool(broken.any()):
-            return white.back(w[None])[0]
-        order = torch.topk(torch.where(broken, -scores, -torch.inf), min(first, len(gaps))).indices
+            break
+        order = torch.topk(torch.where(broken, -scores, -torch.inf), few).indices
         active[order[broken[order]]] = True
     return white.back(w[None])[0]
 

@@ -16,21 +16,20 @@ does) but the outputs of data the model never saw.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal, final
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from expunge._evidence import (
     Seen,
+    at_features,
     base_digests,
     earlier_rows,
-    feature_radius,
     layers_before,
     narrow_evidence,
     network_with,
@@ -40,6 +39,7 @@ from expunge._evidence import (
 from expunge._merged import Attempt, attempt_merge
 from expunge._patching import Fitted, fit_gates
 from expunge._shifts import Claimed, Patch, solve_shifts
+from expunge.certificate.bounds import shut_rows
 from expunge.certificate.evidence import Layer
 from expunge.data.rows import Rows
 from expunge.errors import InputError, MethodError, UnsupportedError
@@ -47,6 +47,7 @@ from expunge.functional._published import forget_published
 from expunge.functional.gates import gate_values, nearness
 from expunge.functional.membership import auc
 from expunge.functional.targets import draw_targets, forced_errors
+from expunge.heads import Head
 from expunge.methods.base import Method, Run
 from expunge.models.patched import gated, narrowed, replaced
 from expunge.records import MethodInfo, Need, Paper, Scope
@@ -243,6 +244,7 @@ class Prune(Method):
         )
         merged = self._merged(model, task, run, spec, mine, kept, tune, targets)
         if merged is not None:
+            run.evidence = at_features(run.evidence, model, head)
             run.evidence = finish(
                 form="merged",
                 earlier=run.evidence,
@@ -257,23 +259,27 @@ class Prune(Method):
             run.structure = "same"
             run.log("patch_seconds", time.perf_counter() - began)
             return merged.model
-        fitted = self._fit(model, task, mine, kept, layers, run)
-        if fitted.entangled and layers:
-            # a witness speaks about features, so the claim must start there
-            layers, mine, kept = [], mine.from_features(), kept.from_features()
-            fitted = self._fit(model, task, mine, kept, layers, run)
+        fitted = self._fit(model, task, mine, kept, run)
         for members in fitted.served:  # equal features: one gate, one target
             targets[members] = targets[members[0]].clone()
-        patch = solve_shifts(
+        solve = partial(
+            solve_shifts,
             fitted,
             mine.features,
             mine.logits,
             targets,
             labels,
             Claimed(spec, self.margin if spec == "mispredict" else self.tolerance),
-            rows=mine.start,
-            network=partial(network_with, model, head, layers, mine.start.shape[1]),
         )
+        patch = solve(
+            rows=mine.features.numpy(),
+            network=partial(network_with, model, head, [], head.features),
+        )
+        deep = _from_input(patch, solve, model, head, layers, mine, kept, run) if layers else None
+        if deep is None:
+            layers, mine, kept = [], mine.from_features(), kept.from_features()
+            run.evidence = at_features(run.evidence, model, head)
+        patch = deep or patch
         if not patch.claimed:
             raise MethodError(
                 f"Expected some record that a gate can separate from what stays, got {len(labels)} "
@@ -378,10 +384,10 @@ class Prune(Method):
         task: ForgetTask,
         mine: Seen,
         kept: Seen,
-        layers: Sequence[Layer],
         run: Run,
     ) -> Fitted:
-        past = earlier_rows(model, run.evidence, run.needed_head, layers)
+        had = () if run.evidence is None else run.evidence.layers
+        past = earlier_rows(model, run.evidence, run.needed_head, had)
         return fit_gates(
             mine.features,
             task.forget.labels,
@@ -389,7 +395,6 @@ class Prune(Method):
             past,
             ridge=self.ridge,
             nearest=self.nearest,
-            radius=feature_radius(model, layers, np.concatenate([kept.start, mine.start])),
             same=partial(_one_input, task),
             report=run.report,
         )
@@ -422,6 +427,36 @@ class Prune(Method):
         )
         run.note(_BY_DESIGN if task.scope == "records" else "the patch knows the forget rows alone")
         return edited
+
+
+def _from_input(
+    patch: Patch,
+    solve: Callable[..., Patch],
+    model: nn.Module,
+    head: Head,
+    layers: Sequence[Layer],
+    mine: Seen,
+    kept: Seen,
+    run: Run,
+) -> Patch | None:
+    """The same patch with claims that start at the input of a plain MLP, if they all hold there.
+
+    The bound for float32 in any order widens with every layer; where it closes over a gate, the
+    claim starts at the features instead. A witness speaks about features, too.
+    """
+    width = mine.start.shape[1]
+    network = partial(network_with, model, head, layers, width)
+    past = [r.row for r in run.evidence.records] if run.evidence is not None else []
+    shut = not patch.entangled and all(r.shape == (width,) for r in past)
+    shut = shut and bool(
+        shut_rows(network(patch.weight, patch.bias, patch.shift), kept.start).all()
+    )
+    if shut:
+        found = solve(rows=mine.start, network=network)
+        if len(found.claimed) == len(patch.claimed):
+            return found
+    run.note("the claim starts at the features: from the input the rounding bound is too wide")
+    return None
 
 
 def _one_input(task: ForgetTask, record: int, row: int) -> bool:
