@@ -24,7 +24,7 @@ from expunge.certificate.evidence import EntangledEvidence, Evidence, Layer, Rec
 from expunge.certificate.network import Network, network_of
 from expunge.data.rows import Rows
 from expunge.errors import DataError
-from expunge.heads import Head, call, feature_batches, to_device
+from expunge.heads import Head, feature_batches
 from expunge.models.patched import NarrowLinear, gated
 
 __all__ = [
@@ -32,11 +32,11 @@ __all__ = [
     "at_features",
     "base_digests",
     "earlier_rows",
-    "layers_before",
     "narrow_evidence",
     "network_with",
     "record_evidence",
     "seen",
+    "tensors_of",
 ]
 
 
@@ -81,37 +81,6 @@ def seen(
         return Seen(features=z, logits=torch.cat(logits), start=z.numpy())
     inputs = [x.flatten(1).float() for x, _ in rows.batches(batch_size) if isinstance(x, Tensor)]
     return Seen(features=z, logits=torch.cat(logits), start=torch.cat(inputs).numpy())
-
-
-def layers_before(model: nn.Module, head: Head, rows: Rows, device: torch.device) -> list[Layer]:
-    """The layers before the head of a plain ReLU MLP, or none for any other model.
-
-    Plain means: nothing but Flatten, Linear, ReLU, Dropout and Identity runs before the head, in
-    the order of registration, tried on two rows, bit for bit.
-    """
-    layers: list[Layer] = []
-    leaves = [(n, m) for n, m in model.named_modules() if not list(m.children())]
-    probe, _ = rows.batch(torch.arange(min(2, len(rows))))
-    plain = len(leaves) > 1 and leaves[-1][0] == head.name and isinstance(probe, Tensor)
-    if not plain or probe.dtype != torch.float32:  # type: ignore[union-attr]
-        return []
-    for name, module in leaves[:-1]:
-        if isinstance(module, nn.Linear):
-            bias = f"{name}.bias" if module.bias is not None else None
-            layers.append(Layer(op="linear", weight=f"{name}.weight", bias=bias))
-        elif isinstance(module, nn.ReLU):
-            layers.append(Layer(op="relu"))
-        elif not isinstance(module, (nn.Flatten, nn.Dropout, nn.Identity)):
-            return []
-    if not layers or layers[0].op != "linear":
-        return []
-    with torch.no_grad():
-        inputs = to_device(probe, device)
-        value = inputs.flatten(1)  # type: ignore[union-attr]
-        for _, module in leaves:
-            value = value if isinstance(module, nn.Flatten) else module(value)
-        same = torch.equal(value, call(model, inputs))
-    return layers if same else []
 
 
 def tensors_of(model: nn.Module, head: Head, layers: Sequence[Layer]) -> dict[str, NDArray[Any]]:
@@ -165,19 +134,12 @@ def earlier_rows(
 
 
 def at_features(evidence: Evidence | None, model: nn.Module, head: Head) -> Evidence | None:
-    """The evidence with claims that start at the features, where they started at the input.
-
-    A bound that held from the input holds twice as wide from the features that were read.
-    """
+    """The evidence with features for inputs as rows; its claims must be proven again."""
     if evidence is None or not evidence.layers:
         return evidence
     rows = earlier_rows(model, evidence, head, evidence.layers).numpy()
     records = tuple(
-        dataclasses.replace(
-            r,
-            row=row.copy(),
-            tolerance=r.tolerance * (0.99 if r.claim == "mispredict" else 2.0),
-        )
+        dataclasses.replace(r, row=row.copy())
         for r, row in zip(evidence.records, rows, strict=True)
     )
     return dataclasses.replace(
@@ -189,7 +151,11 @@ def base_digests(model: nn.Module, evidence: Evidence | None) -> Mapping[str, st
     """Digests of the weights before the first request of the sequence, tensor by tensor."""
     if evidence is not None:
         return evidence.base
-    state = {n: t.detach().cpu().contiguous().clone() for n, t in model.state_dict().items()}
+    state = {
+        n: t.detach().cpu().contiguous().clone()
+        for n, t in model.state_dict().items()
+        if isinstance(t, Tensor)
+    }
     return tensor_digests(safetensors_bytes(state))
 
 

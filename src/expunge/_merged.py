@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from expunge._evidence import Seen
-from expunge._shifts import Claimed
+from expunge._shifts import Claimed, bound_of
 from expunge.certificate.bounds import enclose
 from expunge.certificate.evidence import RecordEvidence
 from expunge.certificate.network import network_of
@@ -120,12 +120,15 @@ def _margins_hold(
         features=head.features,
     )
     found = enclose(network, rows)
-    holds = []
-    for i, label in enumerate(labels.tolist()):
-        value, error, target = found.logits[i], found.logit_errors[i], targets[i].numpy()
-        margin = value[label] - np.delete(value, label).max()
-        goal = target[label] - np.delete(target, label).max()
-        slack = error[label] + np.delete(error, label).max()
-        far = abs(margin - goal) + slack + 2.0**-40 * (1 + abs(goal))
-        holds.append(bool(far <= bounds[i]))
-    return holds
+    return [
+        bound_of(
+            "margin",
+            label,
+            targets[i].numpy(),
+            found.logits[i],
+            found.logit_errors[i],
+            bounds[i],
+        )
+        == bounds[i]
+        for i, label in enumerate(labels.tolist())
+    ]

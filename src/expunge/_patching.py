@@ -30,6 +30,7 @@ __all__ = ["Entangled", "Fitted", "Reason", "alike", "fit_gates"]
 _UNIT = 2.0**-24
 _LAST_BITS = 2.0**-14
 _FEW = 16
+_LOOSE = 2.0**-13
 Reason = Literal["identical", "hull", "rounding"]
 
 
@@ -70,20 +71,24 @@ def fit_gates(
     ridge: float,
     nearest: int,
     same: Callable[[int, int], bool],
+    same_record: Callable[[int, int], bool],
     report: Callable[[str, int, int], None],
 ) -> Fitted:
     """One gate a distinct record: closed form first, the linear program where that fails.
 
     Gates are shut on what is kept and on `past`, the records of earlier requests. `same(i, r)` says
     whether record i and kept row r are one and the same input: read in other batches, their
-    features may still differ in the last bits. Raises DataError for equal features with different
-    labels.
+    features may still differ in the last bits; `same_record(i, j)` the same of two records. Raises
+    DataError for one input with two labels.
     """
-    groups = _groups(records, labels)
+    groups, colliding = _groups(records, labels, same_record)
     retained = torch.cat([kept, past]) if len(past) else kept
     first = torch.tensor([g[0] for g in groups])
-    z = records[first].double()
+    z = records[first.long()].double()
     found = Fitted(torch.zeros(0, z.shape[1]), torch.zeros(0))
+    found.entangled += alike(colliding, "rounding", torch.zeros(0).long(), torch.zeros(0), 0.0)
+    if not groups:
+        return found
     reach = retained.abs().amax(0).double()
     white = whiten(retained, ridge)
     u = directions(white, z)
@@ -106,11 +111,13 @@ def fit_gates(
             continue
         answer = separate(white, white(z[p][None])[0], whitened, squares, first=nearest)
         if isinstance(answer, Hull):
-            if bool((answer.rows >= len(kept)).any()):  # no witness among the retained rows alone
-                found.entangled += alike(groups[p], "rounding", nothing.long(), nothing, 0.0)
-                continue
             mean = answer.weights @ retained[answer.rows].double()
             residual = float((mean - z[p]).abs().max()) * (1 + 2.0**-20) + 2.0**-40
+            own = bool((answer.rows < len(kept)).all()) and len(answer.rows) > 0
+            if not own or residual > _LOOSE * float(z[p].abs().max()):
+                # no witness that a checker would take: earlier records in it, or no solution
+                found.entangled += alike(groups[p], "rounding", nothing.long(), nothing, 0.0)
+                continue
             found.entangled += alike(groups[p], "hull", answer.rows, answer.weights, residual)
             continue
         v = answer[None]
@@ -160,21 +167,31 @@ def alike(
     return [Entangled(p, reason, rows.long(), weights.double(), residual) for p in positions]
 
 
-def _groups(records: Tensor, labels: Tensor) -> list[list[int]]:
-    """Positions of equal feature rows together; refuses equal rows of different labels."""
+def _groups(
+    records: Tensor, labels: Tensor, same_record: Callable[[int, int], bool]
+) -> tuple[list[list[int]], list[int]]:
+    """Positions of equal feature rows together, and those whose twins have another label.
+
+    Raises DataError where such twins are one and the same input.
+    """
     groups: dict[bytes, list[int]] = {}
     content = records.float().numpy()
     for position in range(len(records)):
         groups.setdefault(content[position].tobytes(), []).append(position)
+    good, colliding = [], []
     for members in groups.values():
-        own = labels[torch.tensor(members)]
-        if bool((own != own[0]).any()):
+        other = next((m for m in members if labels[m] != labels[members[0]]), None)
+        if other is None:
+            good.append(members)
+        elif same_record(members[0], other):
             raise DataError(
-                f"Expected records with equal features to have one label, got labels "
-                f"{sorted(set(own.tolist()))} in the forget set. A record was stored twice with "
-                "different labels: correct the data, or forget only one of them."
+                f"Expected one label for one record, got labels {int(labels[members[0]])} and "
+                f"{int(labels[other])} in the forget set for the same input. Correct the data, or "
+                "forget only one of them."
             )
-    return list(groups.values())
+        else:
+            colliding += members
+    return good, colliding
 
 
 def _twin(

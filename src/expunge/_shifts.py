@@ -6,8 +6,9 @@ into a certificate is accepted by the checker.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -19,10 +20,11 @@ from torch import Tensor
 
 from expunge._patching import Entangled, Fitted, alike
 from expunge.certificate.bounds import enclose
+from expunge.certificate.evidence import RecordEvidence
 from expunge.certificate.network import Network
 from expunge.functional.gates import gate_values, joint_shifts
 
-__all__ = ["Claimed", "Patch", "solve_shifts"]
+__all__ = ["WIDEST", "Claimed", "Patch", "bound_of", "proven_again", "solve_shifts"]
 
 
 @final
@@ -47,7 +49,8 @@ class Patch:
     by_program: int
 
 
-_WIDEST = 2.0**-4
+WIDEST = 2.0**-4
+"""The widest bound around a target that is claimed, in logits."""
 
 
 def solve_shifts(
@@ -109,15 +112,58 @@ def _claims(
     found = enclose(network, rows[positions])
     claimed: dict[int, Claimed] = {}
     for row, i in enumerate(positions):
-        value, error = found.logits[row], found.logit_errors[row]
-        if wanted.claim == "unseen":
-            far = float(np.max(np.abs(value - targets[i].numpy()) + error)) * (1 + 2.0**-30)
-            least = max(wanted.bound, 2.0 ** math.ceil(math.log2(far)) if far > 0 else 0.0)
-            if far <= least <= max(_WIDEST, wanted.bound):
-                claimed[i] = Claimed("unseen", least)
-            continue
-        own = int(labels[i])
-        others = np.delete(value - error, own)
-        if float(others.max() - (value[own] + error[own])) >= wanted.bound:
-            claimed[i] = wanted
+        bound = bound_of(
+            wanted.claim,
+            int(labels[i]),
+            targets[i].numpy(),
+            found.logits[row],
+            found.logit_errors[row],
+            wanted.bound,
+        )
+        if bound is not None:
+            claimed[i] = Claimed(wanted.claim, bound)
     return claimed
+
+
+def bound_of(
+    claim: Literal["unseen", "mispredict", "margin"],
+    label: int,
+    target: NDArray[np.float64] | None,
+    value: NDArray[np.float64],
+    error: NDArray[np.float64],
+    wanted: float,
+) -> float | None:
+    """The bound that a record may claim: `wanted`, or the next power of two up to 1/16; or None.
+
+    `value` (K,) and `error` (K,) enclose its logits. A lead is claimed as wanted or not at all.
+    """
+    if claim == "mispredict" or target is None:
+        lead = np.delete(value - error, label).max() - (value[label] + error[label])
+        return wanted if float(lead) >= wanted else None
+    if claim == "unseen":
+        far = float(np.max(np.abs(value - target) + error))
+    else:
+        margin = value[label] - np.delete(value, label).max()
+        goal = target[label] - np.delete(target, label).max()
+        far = float(abs(margin - goal) + error[label] + np.delete(error, label).max())
+    far = far * (1 + 2.0**-30) + 2.0**-60
+    if far <= wanted:
+        return wanted
+    return 2.0 ** math.ceil(math.log2(far)) if far <= WIDEST else None
+
+
+def proven_again(
+    network: Network, records: Sequence[RecordEvidence]
+) -> list[RecordEvidence] | None:
+    """Earlier records with the bounds that hold on this network; None where some claim is lost."""
+    if not records:
+        return []
+    found = enclose(network, np.stack([r.row for r in records]))
+    again = []
+    for i, r in enumerate(records):
+        value, error = found.logits[i], found.logit_errors[i]
+        bound = bound_of(r.claim, r.label, r.target, value, error, r.tolerance)
+        if bound is None:
+            return None
+        again.append(dataclasses.replace(r, tolerance=bound))
+    return again

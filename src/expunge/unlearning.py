@@ -51,6 +51,7 @@ from expunge.heads import (
     tried,
 )
 from expunge.methods.base import Method, Progress, Run
+from expunge.models.reassure import RegionPatched
 from expunge.records import (
     Aim,
     Cost,
@@ -304,6 +305,8 @@ def unlearn(
 def _known(door: _Door, edited: nn.Module) -> list[tuple[str, Tensor]]:
     """The buffers that the given model has too: those of a patched head are not changed ones."""
     names = {name for name, _ in door.original.named_buffers()}
+    if isinstance(edited, RegionPatched):
+        names = {name for name in names if name.startswith("base.")}
     names -= set() if door.head is None else door.head.tensor_names()
     return [(name, tensor) for name, tensor in edited.named_buffers() if name in names]
 
@@ -580,7 +583,14 @@ def _look_at_data(door: _Door, head_name: str | None) -> None:
     inputs, _ = task.forget.batch(torch.arange(min(2, len(task.forget))))
     own = device_of(door.original)
     inputs = to_device(inputs, own)
-    if "head" in needs or "statistics" in needs:
+    if isinstance(door.original, RegionPatched):
+        if not {"head", "statistics"}.isdisjoint(needs):
+            raise UnsupportedError(
+                f"Expected a plain linear head for {door.method.info.name!r}, got a model patched "
+                "on linear regions (prune as published). Go on with that, or retrain."
+            )
+        door.classes = _count_classes(door.original, inputs, "forget")
+    elif "head" in needs or "statistics" in needs:
         door.head = find_head(door.original, inputs, name=head_name)
         door.classes = door.head.classes
     else:
@@ -886,6 +896,7 @@ def _check_contract(
     if hook_count(edited) > hooks:
         raise ContractError(f"Expected method {name!r} to remove its hooks, got some left over.")
     plain = door.head is None or door.head.kind == "plain"
+    plain = plain and not isinstance(door.original, RegionPatched)
     if structure == "same" and (plain or "training" not in door.needs):
         old, new = layout_of(door.original), layout_of(edited)
         for what in ("shapes", "dtypes", "devices"):

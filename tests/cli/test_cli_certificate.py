@@ -127,4 +127,4 @@ def test_recompute_says_what_it_needs_or_does_it(signed, capsys, monkeypatch):
     assert (code, "features from records" in err) == (11, True)
     monkeypatch.setattr(verify, "_recomputing", lambda: lambda run, job: 1e-9)
     code, _, err = typed(capsys, line)
-    assert (code, "largest difference 1e-09" in err) == (0, True)
+    assert (code, "largest relative difference 1e-09" in err) == (0, True)

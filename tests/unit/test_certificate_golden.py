@@ -9,8 +9,8 @@ from expunge.certificate import payload_digest, read_evidence, verify
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "certificate-v1"
 RUN, TRUST = GOLDEN / "run", GOLDEN / "signer.pub.pem"
-CERTIFICATE = "50ee41938539f8f77959ae77d14d02d09a93bb1231d3f311ebb5a24c23647625"
-PAYLOAD = "128c43554b18b8769f0e3228de5ba1d5ae73ee19fe0cdfe0d8581c443f9804a2"
+CERTIFICATE = "c7d3435587f0e5715e88cb2ba487c2079897da6272f32d86af5fb508b5e84924"
+PAYLOAD = "07fa8a0f88454ace59fa4d4dc0c234d66194aed0af2115598e783b98526f1e4b"
 
 
 @pytest.mark.parametrize(

@@ -120,3 +120,11 @@ def test_export_gives_a_plain_model_with_its_classes():
 def test_export_refuses_other_models():
     with pytest.raises(ModelError, match="Forget a class with Prune first"):
         export_narrow(nn.Sequential(_linear()))
+
+
+def test_overflow_never_ends_at_a_removed_class():
+    new = narrowed(_linear(), frozenset({0}), 4)
+    out = new(torch.full((1, 5), 3e38) * torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0]) * 10)
+    assert int(out.argmax(1)) != 0 or bool(torch.isnan(out).any())
+    low = new(torch.full((3, 5), -torch.inf).nan_to_num(neginf=-3e38))
+    assert bool((low[:, 0] == -torch.inf).all())

@@ -180,7 +180,7 @@ def test_a_claim_moves_from_the_input_to_the_features_with_its_sequence(tmp_path
     )
     assert first.evidence.layers
     twins = data[0].clone()
-    twins[40] = twins[6]
+    twins[41] = twins[6]
     task = forget_indices((twins, data[1]), [6, 7], holdout=_flat_holdout())
     second = unlearn(first, Prune(form="gated"), task, seed=1)
     assert not second.evidence.layers
@@ -250,7 +250,7 @@ def _with_copies(copies, labels):
 
 
 def test_a_record_identical_to_a_retained_one_is_entangled():
-    train = _with_copies({8: 0}, {})
+    train = _with_copies({10: 0}, {})
     task = MADE.unseen(0, 1, train=train)
     result = unlearn(MADE.trained(), Prune(form="gated"), task, seed=0)
     (left,) = result.evidence.entangled
@@ -260,7 +260,7 @@ def test_a_record_identical_to_a_retained_one_is_entangled():
 
 
 def test_only_entangled_records_are_an_error():
-    train = _with_copies({8: 0}, {})
+    train = _with_copies({10: 0}, {})
     with pytest.raises(MethodError, match=r"got 1 entangled ones \(identical\)"):
         unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0, train=train), seed=0)
 
@@ -275,10 +275,133 @@ def test_twins_in_the_forget_set_share_a_gate(tmp_path):
     assert verify(run, trust=key).exit_code == 0
 
 
+def test_a_retained_twin_with_another_label_is_named():
+    train = _with_copies({8: 0}, {})
+    with pytest.raises(DataError, match="for the same input"):
+        unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0, train=train), seed=0)
+
+
+def test_rows_added_later_that_open_an_earlier_gate_are_refused():
+    first = unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0), seed=0)
+    train = _with_copies({10: 0}, {})  # what was forgotten comes back under another id
+    task = MADE.unseen(1, train=train)
+    with pytest.raises(MethodError, match="1 rows open a gate of an earlier request"):
+        unlearn(first, Prune(form="gated"), task, seed=1)
+
+
+def test_a_class_after_certified_records_is_refused():
+    first = unlearn(MADE.trained(), Prune(form="merged", tolerance=0.05), MADE.unseen(0, 1), seed=0)
+    with pytest.raises(UnsupportedError, match="their claims would be lost"):
+        unlearn(first, Prune(), MADE.absent(3), seed=0)
+
+
+def test_a_certified_run_without_its_evidence_is_not_continued(tmp_path):
+    first = unlearn(MADE.trained(), Prune(form="merged", tolerance=0.05), MADE.unseen(0, 1), seed=0)
+    run = expunge.save_run(first, tmp_path / "run")
+    (run / "features.safetensors").unlink()
+    loaded = expunge.load_run(run, factory=MADE.factory)
+    for task in (MADE.unseen(5), MADE.absent(3)):
+        with pytest.raises(UnsupportedError, match="earlier requests"):
+            unlearn(loaded, Prune(), task, seed=0)
+
+
+def test_published_mode_goes_on_and_can_be_retrained():
+    data = _flat()[0]
+
+    def task(*rows):
+        training = expunge.Training(
+            lambda: nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 5)),
+            expunge.Recipe(epochs=1),
+        )
+        return forget_indices(data, rows, holdout=_flat_holdout(), training=training)
+
+    first = unlearn(_mlp(), Prune.as_published(), task(0, 1), seed=0)
+    second = unlearn(first, Prune.as_published(), task(2), seed=0)
+    assert not bool(
+        (_logits(second.model, second.forgotten[0].rows).argmax(1) == torch.tensor([0, 1])).any()
+    )
+    with pytest.raises(UnsupportedError, match="patched on linear regions"):
+        unlearn(first, Prune(form="gated"), task(3), seed=0)
+    unlearn(first, expunge.Retrain(), task(3), seed=0)
+
+
+class _Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(6, 16), nn.Linear(6, 16)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x):
+        return self.head(torch.cat([self.left(x[:, :6]), self.right(x[:, 6:])], dim=1).relu())
+
+
+class _Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.act, self.head = nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.head(self.act(self.embed(x.view(-1, 3, 4))).mean(1))
+
+
+class _Half(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.act, self.head = nn.Linear(12, 16).bfloat16(), nn.ReLU(), nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.head(self.act(self.body(x.bfloat16())).float())
+
+
+@pytest.mark.parametrize("kind", [_Branches, _Tokens, _Half])
+def test_other_nets_get_claims_at_the_features(kind):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = kind()
+    task = forget_indices(*_flat(), holdout=_flat_holdout())
+    result = unlearn(model, Prune(form="gated"), task, seed=0)
+    assert result.evidence.layers == ()
+    assert result.evidence.features == result.model.head.in_features
+
+
+class _Cast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(12, 16), nn.Linear(16, 5)
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.head(self.body(x).relu())
+
+
+def test_reduced_precision_inside_the_model_is_refused():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = _Cast()
+    task = forget_indices(*_flat(), holdout=_flat_holdout())
+    with pytest.raises(UnsupportedError, match="reduced precision"):
+        unlearn(model, Prune(form="gated"), task, seed=0)
+
+
+def test_a_solver_that_gives_up_is_no_witness(monkeypatch):
+    from types import SimpleNamespace
+
+    import expunge.functional.gates as gates
+
+    monkeypatch.setattr(gates, "linprog", lambda *_, **__: SimpleNamespace(x=None))
+    result = unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(*CHOSEN), seed=0)
+    assert {e.reason for e in result.evidence.entangled} == {"rounding"}
+
+
+def test_a_bound_that_says_nothing_is_refused():
+    with pytest.raises(InputError, match=r"`tolerance` of at most 0\.0625"):
+        unlearn(MADE.trained(), Prune(tolerance=1.0), MADE.unseen(0), seed=0)
+
+
 def test_a_record_stored_twice_with_other_labels_is_named():
     label = int(MADE.train.targets[0])
     train = _with_copies({4: 0}, {4: (label + 1) % 5})
-    with pytest.raises(DataError, match="equal features to have one label"):
+    with pytest.raises(DataError, match="one label for one record"):
         unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0, 4, train=train), seed=0)
 
 
@@ -347,6 +470,7 @@ def test_no_gate_opens_without_slack():
         ridge=1e-3,
         nearest=50,
         same=lambda *_: False,
+        same_record=lambda *_: False,
         report=lambda *_: None,
     )
     served = {i for group in found.served for i in group}

@@ -248,4 +248,4 @@ def _recomputed(folder: Path, job: Path, recompute: Recompute | None) -> Claim:
         return Claim(name, "not checked", "computing features needs torch, which is not here")
     largest = recompute(folder, job)
     status: Status = "verified" if largest <= _NEAR else "refuted"
-    return Claim(name, status, f"largest difference {largest:.3g}, allowed {_NEAR:g}")
+    return Claim(name, status, f"largest relative difference {largest:.3g}, allowed {_NEAR:g}")

@@ -139,6 +139,10 @@ def records_claim(
     some = f"{len(chosen):,} of them, drawn by the certificate's digest,"
     which = "all" if len(chosen) == len(entries) else some
     said = f"{len(entries):,} hold for float32 in any order; {which} in exact arithmetic too"
+    near = [float.fromhex(entry.bound) for entry in entries if entry.claim != "mispredict"]
+    lead = [float.fromhex(entry.bound) for entry in entries if entry.claim == "mispredict"]
+    said += f"; within {max(near):.3g} of the target at most" if near else ""
+    said += f"; a lead of {min(lead):.3g} at least" if lead else ""
     return Claim(name, "verified", said)
 
 

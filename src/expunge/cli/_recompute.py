@@ -22,6 +22,7 @@ __all__ = ["recompute_features"]
 def recompute_features(run: Path, job: Path) -> float:
     """The largest difference between the rows of the certificate and those computed again.
 
+    It is relative to the largest value in them, or to 1 where all are smaller.
     `job` names the model's factory and the training data. Raises InputError with the reason where
     the other process fails.
     """
@@ -84,7 +85,7 @@ def _largest(run: Path, path: Path) -> float:
                 )
             parts.append(stays)
             wanted.append(evidence.retained)
-        largest = 0.0
+        largest, scale = 0.0, 1.0
         for chosen, rows_then in zip(parts if own else parts[1:], wanted, strict=True):
             now = seen(
                 result.model,
@@ -95,7 +96,8 @@ def _largest(run: Path, path: Path) -> float:
                 device=torch.device("cpu"),
             ).start
             largest = max(largest, float(np.abs(now.astype(float) - rows_then).max()))
-    return largest
+            scale = max(scale, float(np.abs(rows_then).max()))
+    return largest / scale
 
 
 if __name__ == "__main__":

@@ -57,6 +57,11 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
             rows, model = never_forgotten(rows, requests), model.model
         inputs, _ = rows.batch(torch.arange(min(2, len(rows))))
         head = find_head(model, inputs, name=job.model.head)
+        if head.kind != "plain":
+            raise JobError(
+                f"Expected a model with a plain linear head, got one that is {head.kind} by an "
+                "earlier request: no method could use its statistics."
+            )
         found, _ = collect_statistics(model, head, rows)
     with new_file(out) as file, writing(file):
         found.save(file)

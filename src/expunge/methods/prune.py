@@ -16,7 +16,7 @@ does) but the outputs of data the model never saw.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal, final
@@ -30,24 +30,28 @@ from expunge._evidence import (
     at_features,
     base_digests,
     earlier_rows,
-    layers_before,
     narrow_evidence,
     network_with,
     record_evidence,
     seen,
 )
+from expunge._layers import layers_before
 from expunge._merged import Attempt, attempt_merge
 from expunge._patching import Fitted, fit_gates
-from expunge._shifts import Claimed, Patch, solve_shifts
-from expunge.certificate.bounds import shut_rows
+from expunge._shifts import WIDEST, Claimed, solve_shifts
 from expunge.certificate.evidence import Layer
 from expunge.data.rows import Rows
 from expunge.errors import InputError, MethodError, UnsupportedError
 from expunge.functional._published import forget_published
-from expunge.functional.gates import gate_values, nearness
-from expunge.functional.membership import auc
 from expunge.functional.targets import draw_targets, forced_errors
-from expunge.heads import Head
+from expunge.methods._proofs import (
+    BY_DESIGN,
+    from_input,
+    one_input,
+    refuse_reduced,
+    still_proven,
+    tell,
+)
 from expunge.methods.base import Method, Run
 from expunge.models.patched import gated, narrowed, replaced
 from expunge.records import MethodInfo, Need, Paper, Scope
@@ -60,10 +64,6 @@ _RULE = {
     "t (neighbour - row) with t uniform in +-jitter towards one of its 5 nearest tune rows",
     "mispredict": "each target lifts the runner-up above the record's own label by the margin",
 }
-_BY_DESIGN = (
-    "spec: mispredict misses the aim `unseen` by design: a retrained model gets most of the "
-    "records right, and a forced error is itself a leak"
-)
 _MOST_LOST = 0.1
 """Points of tune accuracy that the merged form may cost with form "auto"."""
 
@@ -150,10 +150,10 @@ class Prune(Method):
                 "Expected a head with all its rows to forget records, got one without the rows of "
                 "removed classes. Use export_narrow() and number the labels anew."
             )
-        if head.kind == "gated" and run.evidence is None:
+        if run.evidence is None and (head.kind == "gated" or run.predecessor is not None):
             raise UnsupportedError(
-                "Expected what the gates of earlier requests were proven with, got none: new gates "
-                "could open on those records. Load the run with its private/ folder and its "
+                "Expected what the records of earlier requests were proven with, got none: a new "
+                "patch could break their claims. Load the run with its private/ folder and its "
                 "features.safetensors, or retrain."
             )
         return self._patched(model, task, run)
@@ -168,6 +168,11 @@ class Prune(Method):
         for name, value in least.items():
             if not 0 <= value < float("inf"):
                 raise InputError(f"Expected `{name}` from 0, got {value}.")
+        if self.tolerance > WIDEST:
+            raise InputError(
+                f"Expected `tolerance` of at most {WIDEST:g} logits, got {self.tolerance:g}: a "
+                "wider bound says nothing."
+            )
         for name, word, known in (
             ("mode", self.mode, ("patch", "as_published")),
             ("spec", self.spec, ("auto", "unseen", "mispredict")),
@@ -183,10 +188,13 @@ class Prune(Method):
 
     def _without_rows(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         head = run.needed_head
-        if head.kind == "gated":
+        earlier = 0 if run.evidence is None else len(run.evidence.records)
+        unknown = run.predecessor is not None and run.evidence is None and head.kind == "plain"
+        if head.kind == "gated" or earlier or unknown:
             raise UnsupportedError(
-                "Expected a head without gates to remove a class, got one with gates of earlier "
-                "requests. Forget the class first, or retrain."
+                "Expected a head without patches for records to remove a class, got one that "
+                "earlier requests certified records on: their claims would be lost. Forget the "
+                "class first, or retrain."
             )
         narrower = run.evidence is not None and run.evidence.form == "narrow"
         base = base_digests(model, run.evidence if narrower else None)
@@ -220,6 +228,7 @@ class Prune(Method):
             for rows in (task.forget, task.retain, task.holdout)
         )
         run.log("feature_seconds", time.perf_counter() - began)
+        refuse_reduced(model, head, mine)
         began = time.perf_counter()
         targets = (
             forced_errors(mine.logits, labels, 1.25 * self.margin)
@@ -275,7 +284,7 @@ class Prune(Method):
             rows=mine.features.numpy(),
             network=partial(network_with, model, head, [], head.features),
         )
-        deep = _from_input(patch, solve, model, head, layers, mine, kept, run) if layers else None
+        deep = from_input(patch, solve, model, head, layers, mine, kept, run) if layers else None
         if deep is None:
             layers, mine, kept = [], mine.from_features(), kept.from_features()
             run.evidence = at_features(run.evidence, model, head)
@@ -286,6 +295,19 @@ class Prune(Method):
                 f"entangled ones ({', '.join(sorted({e.reason for e in patch.entangled}))}). "
                 "Forget the records that equal them too, or use retrain."
             )
+        run.evidence = still_proven(
+            run,
+            network_with(
+                model,
+                head,
+                layers,
+                mine.start.shape[1],
+                patch.weight,
+                patch.bias,
+                patch.shift,
+            ),
+            kept,
+        )
         # a head merged before is the base of the gates: its own base is no longer in the file
         gated_before = run.evidence is not None and run.evidence.form == "gated"
         base = base_digests(model, run.evidence if gated_before else None)
@@ -302,7 +324,7 @@ class Prune(Method):
         )
         run.structure = "wraps"
         run.log("patch_seconds", time.perf_counter() - began)
-        _tell(spec, patch, mine, kept, tune, run)
+        tell(spec, patch, mine, kept, tune, run)
         new = gated(head.of(model), patch.weight, patch.bias, patch.shift)
         return replaced(model, head.name, new)
 
@@ -386,6 +408,7 @@ class Prune(Method):
         kept: Seen,
         run: Run,
     ) -> Fitted:
+        assert task.retain is not None
         had = () if run.evidence is None else run.evidence.layers
         past = earlier_rows(model, run.evidence, run.needed_head, had)
         return fit_gates(
@@ -395,7 +418,8 @@ class Prune(Method):
             past,
             ridge=self.ridge,
             nearest=self.nearest,
-            same=partial(_one_input, task),
+            same=partial(one_input, task.forget, task.retain),
+            same_record=partial(one_input, task.forget, task.forget),
             report=run.report,
         )
 
@@ -419,75 +443,11 @@ class Prune(Method):
             allowed=run.kept,
             report=run.report,
         )
-        run.evidence, run.structure = None, "wraps"
+        run.structure = "wraps"
         run.note(
             f"as published: {report.forgotten} of {report.records} records are wrong after "
             f"{report.rounds} rounds, {report.patches} patches on {report.regions} regions, "
             f"{report.patch_bytes:,} bytes ({report.dense_bytes:,} in the published layout)"
         )
-        run.note(_BY_DESIGN if task.scope == "records" else "the patch knows the forget rows alone")
+        run.note(BY_DESIGN if task.scope == "records" else "the patch knows the forget rows alone")
         return edited
-
-
-def _from_input(
-    patch: Patch,
-    solve: Callable[..., Patch],
-    model: nn.Module,
-    head: Head,
-    layers: Sequence[Layer],
-    mine: Seen,
-    kept: Seen,
-    run: Run,
-) -> Patch | None:
-    """The same patch with claims that start at the input of a plain MLP, if they all hold there.
-
-    The bound for float32 in any order widens with every layer; where it closes over a gate, the
-    claim starts at the features instead. A witness speaks about features, too.
-    """
-    width = mine.start.shape[1]
-    network = partial(network_with, model, head, layers, width)
-    past = [r.row for r in run.evidence.records] if run.evidence is not None else []
-    shut = not patch.entangled and all(r.shape == (width,) for r in past)
-    shut = shut and bool(
-        shut_rows(network(patch.weight, patch.bias, patch.shift), kept.start).all()
-    )
-    if shut:
-        found = solve(rows=mine.start, network=network)
-        if len(found.claimed) == len(patch.claimed):
-            return found
-    run.note("the claim starts at the features: from the input the rounding bound is too wide")
-    return None
-
-
-def _one_input(task: ForgetTask, record: int, row: int) -> bool:
-    """Whether a forget record and a retained row are the same input, bit for bit."""
-    assert task.retain is not None
-    pair = (task.forget.batch(torch.tensor([record])), task.retain.batch(torch.tensor([row])))
-    first, second = (x if isinstance(x, dict) else {"": x} for x, _ in pair)
-    return all(torch.equal(first[name], second[name]) for name in first)
-
-
-def _tell(spec: str, patch: Patch, mine: Seen, kept: Seen, tune: Seen, run: Run) -> None:
-    """Everything a reader of the record must know: form, entangled records, what the gates leak."""
-    run.note(
-        "form: gated, one gate a record. It supports the claim `outputs` and never `file`: who "
-        "holds the file can take the gates off, and can tell with them who was forgotten "
-        "(see patch_membership_auc)"
-    )
-    if spec == "mispredict":
-        run.note(_BY_DESIGN)
-    if patch.entangled:
-        reasons = ", ".join(sorted({e.reason for e in patch.entangled}))
-        run.note(
-            f"{len(patch.entangled)} of {len(mine.features)} records are entangled ({reasons}): no "
-            "gate separates them from what stays, and nothing was done for them"
-        )
-    run.log("gates", len(patch.bias))
-    run.log("by_linear_program", patch.by_program)
-    run.log("entangled", len(patch.entangled))
-    opened = gate_values(patch.weight, patch.bias, tune.features)
-    run.log("openings_per_unseen_row", float((opened > 0).double().sum(1).mean()))
-    run.log("openings_by_chance", len(patch.bias) / (len(kept.features) + 1))
-    # every record lies at 1.5 of its own gate, before the clip: who has the file looks for that
-    scores = (nearness(patch.weight, patch.bias, s.features) for s in (mine, tune))
-    run.log("patch_membership_auc", auc(*scores))

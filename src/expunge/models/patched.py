@@ -76,7 +76,8 @@ class NarrowLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear calls it so
         """Logits (batch, K) of features (batch, d), −inf at removed classes."""
-        logits = super().forward(input)
+        # −∞ belongs to the removed classes alone, also where a kept logit overflows
+        logits = super().forward(input).clamp_min(torch.finfo(input.dtype).min)
         out = logits.new_full((len(logits), self.classes), -torch.inf)
         return out.index_copy(1, self.kept, logits)
 

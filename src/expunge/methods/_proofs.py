@@ -1,0 +1,141 @@
+"""What PRUNE proves and says beside its patch: claims from the input, earlier claims, notes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from expunge._evidence import Seen, network_with, tensors_of
+from expunge._shifts import Patch, proven_again
+from expunge.certificate.bounds import enclose, shut_rows
+from expunge.certificate.evidence import Evidence, Layer
+from expunge.certificate.network import Network, network_of
+from expunge.data.rows import Rows
+from expunge.errors import DataError, MethodError, UnsupportedError
+from expunge.functional.gates import gate_values, nearness
+from expunge.functional.membership import auc
+from expunge.heads import Head
+from expunge.methods.base import Run
+
+__all__ = ["BY_DESIGN", "from_input", "one_input", "refuse_reduced", "still_proven", "tell"]
+
+BY_DESIGN = (
+    "spec: mispredict misses the aim `unseen` by design: a retrained model gets most of the "
+    "records right, and a forced error is itself a leak"
+)
+
+
+def refuse_reduced(model: nn.Module, head: Head, mine: Seen) -> None:
+    """Raise UnsupportedError where the logits are not those of a float32 head."""
+    network = network_of(tensors_of(model, head, ()), head=head.name, features=head.features)
+    found = enclose(network, mine.features.numpy())
+    far = np.abs(mine.logits.numpy() - found.logits) > found.logit_errors
+    if bool(far.any()):
+        raise UnsupportedError(
+            "Expected logits that a float32 head gives, got some that differ by more than rounding "
+            "(autocast in the model, or TF32?). Switch reduced precision off for a certificate."
+        )
+
+
+def from_input(
+    patch: Patch,
+    solve: Callable[..., Patch],
+    model: nn.Module,
+    head: Head,
+    layers: Sequence[Layer],
+    mine: Seen,
+    kept: Seen,
+    run: Run,
+) -> Patch | None:
+    """The same patch with claims that start at the input of a plain MLP, if they all hold there.
+
+    The bound for float32 in any order widens with every layer; where it closes over a gate, the
+    claim starts at the features instead. A witness speaks about features, too.
+    """
+    width = mine.start.shape[1]
+    network = partial(network_with, model, head, layers, width)
+    past = run.evidence.records if run.evidence is not None else ()
+    reason = "some record is entangled, and witnesses are about features"
+    if not patch.entangled:
+        reason = "the records of earlier requests are known by their features"
+        if all(r.row.shape == (width,) for r in past):
+            reason = "from the input the rounding bound is too wide"
+            deployed = network(patch.weight, patch.bias, patch.shift)
+            again = proven_again(deployed, past)
+            same = again is not None and [r.tolerance for r in again] == [r.tolerance for r in past]
+            if same and bool(shut_rows(deployed, kept.start).all()):
+                found = solve(rows=mine.start, network=network)
+                if len(found.claimed) == len(patch.claimed):
+                    return found
+    run.note(f"the claim starts at the features: {reason}")
+    return None
+
+
+def still_proven(run: Run, network: Network, kept: Seen) -> Evidence | None:
+    """The evidence so far, proven again on the new weights; raises MethodError where it fails."""
+    opened = int((~shut_rows(network, kept.start)).sum())
+    if opened:
+        raise MethodError(
+            f"Expected every gate to be shut on what stays, but {opened} rows open a gate of an "
+            "earlier request. Rows like those forgotten were added to the training data since: "
+            "forget them too, or retrain."
+        )
+    if run.evidence is None:
+        return None
+    again = proven_again(network, run.evidence.records)
+    if again is None:
+        raise MethodError(
+            "Expected the records of earlier requests to keep their claims, but some would lose "
+            "it. Forget these records in a run from the original model, together with the earlier "
+            "ones."
+        )
+    wider = sum(
+        new.tolerance > old.tolerance for new, old in zip(again, run.evidence.records, strict=True)
+    )
+    if wider:
+        run.note(f"{wider} records of earlier requests claim a wider bound than before")
+    return dataclasses.replace(run.evidence, records=tuple(again))
+
+
+def one_input(forget: Rows, other: Rows, record: int, row: int) -> bool:
+    """Whether two rows are the same input, bit for bit; raises DataError if their labels differ."""
+    (x, label), (y, its) = forget.batch(torch.tensor([record])), other.batch(torch.tensor([row]))
+    first, second = (v if isinstance(v, dict) else {"": v} for v in (x, y))
+    same = all(torch.equal(first[name], second[name]) for name in first)
+    if same and int(label) != int(its):
+        raise DataError(
+            f"Expected one label for one record, got {int(label)} and {int(its)} for the same "
+            "input. Correct the data, or forget every copy of it."
+        )
+    return same
+
+
+def tell(spec: str, patch: Patch, mine: Seen, kept: Seen, tune: Seen, run: Run) -> None:
+    """Everything a reader of the record must know: form, entangled records, what the gates leak."""
+    run.note(
+        "form: gated, one gate a record. It supports the claim `outputs` and never `file`: who "
+        "holds the file can take the gates off, and can tell with them who was forgotten "
+        "(see patch_membership_auc)"
+    )
+    if spec == "mispredict":
+        run.note(BY_DESIGN)
+    if patch.entangled:
+        reasons = ", ".join(sorted({e.reason for e in patch.entangled}))
+        run.note(
+            f"{len(patch.entangled)} of {len(mine.features)} records are entangled ({reasons}): no "
+            "gate separates them from what stays, and nothing was done for them"
+        )
+    run.log("gates", len(patch.bias))
+    run.log("by_linear_program", patch.by_program)
+    run.log("entangled", len(patch.entangled))
+    opened = gate_values(patch.weight, patch.bias, tune.features)
+    run.log("openings_per_unseen_row", float((opened > 0).double().sum(1).mean()))
+    run.log("openings_by_chance", len(patch.bias) / (len(kept.features) + 1))
+    # every record lies at 1.5 of its own gate, before the clip: who has the file looks for that
+    scores = (nearness(patch.weight, patch.bias, s.features) for s in (mine, tune))
+    run.log("patch_membership_auc", auc(*scores))
