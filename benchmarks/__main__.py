@@ -1,16 +1,19 @@
-"""`python -m benchmarks [speed|digits|effect|distance]...`; all of them by default."""
+"""`python -m benchmarks [NAME]...`, as `speed` or `prune`; all of them by default."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import digits, distance, effect, speed
+from benchmarks import digits, distance, effect, leaks, prune, rivals, speed
 
 _ALL = {
     "speed": speed.main,
     "digits": digits.main,
     "effect": effect.main,
     "distance": distance.main,
+    "prune": prune.main,
+    "leaks": leaks.main,
+    "rivals": rivals.main,
 }
 
 

@@ -137,3 +137,19 @@ def test_separation_is_deterministic():
     white = whiten(rows, 1e-3)
     a, b = (_separated(white, record, rows, first=7) for _ in range(2))
     assert torch.equal(a, b)
+
+
+def test_joint_shifts_equal_one_large_solve():
+    generator = torch.Generator().manual_seed(3)
+    gates = torch.eye(60, dtype=torch.float64)
+    where = torch.randint(60, (40, 2), generator=generator)
+    gates[where[:, 0], where[:, 1]] = torch.rand(40, generator=generator, dtype=torch.float64)
+    gates.fill_diagonal_(1.0)
+    moves = torch.randn(60, 4, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(joint_shifts(gates, moves).T, torch.linalg.solve(gates, moves))
+
+
+def test_twin_gates_share_their_shift():
+    gates = torch.ones(2, 2, dtype=torch.float64)
+    moves = torch.tensor([[2.0], [2.0]], dtype=torch.float64)
+    torch.testing.assert_close(joint_shifts(gates, moves), torch.tensor([[1.0, 1.0]]).double())

@@ -15,7 +15,6 @@ from expunge.certificate import keygen, sign_run, verify
 from expunge.data.rows import as_rows
 from expunge.errors import DataError, InputError, MethodError, UnsupportedError
 from expunge.functional.gates import gate_values
-from expunge.functional.membership import margins
 from expunge.heads import find_head, logits_of
 from expunge.records import Outcome
 from expunge.testing import ToyData, toy
@@ -488,11 +487,6 @@ def test_no_gate_opens_without_slack():
             mean = (e.weights / e.weights.sum()) @ retained[e.rows].double()
             assert float((mean - records[e.position]).abs().max()) <= e.residual
             assert e.residual < 1e-5
-
-
-def test_margins_helper_agrees_with_the_claim():
-    z = torch.tensor([[2.0, 1.0, -5.0]])
-    assert float(margins(z, torch.tensor([0]))) < 1.0  # logsumexp is above the runner-up
 
 
 def test_statistics_survive_a_patch_of_the_head():

@@ -1,9 +1,10 @@
 """Membership: can forget records be told from unseen rows of the same classes by their outputs?
 
-Equation: AUC of −loss and of the margin φ = z_y − logsumexp of the others, forget records against
+Equation: AUC of −loss and of the margin z_y − max of the others, forget records against
 judge rows of the same class, weighted by class. 0.5 is chance; below 0.5 the records stand out by
-being treated worse than new data, which is a leak too. Source: S. Yeom et al., CSF 2018 (loss);
-N. Carlini et al., S&P 2022 (margin). Intervals: Hanley and McNeil, Radiology 1982.
+being treated worse than new data, which is a leak too. Source: S. Yeom et al., CSF 2018 (loss).
+Intervals: Hanley and McNeil, Radiology 1982. What we do differently: the margin is not the logit of
+the label's probability, which orders rows exactly as the loss does.
 """
 
 from __future__ import annotations

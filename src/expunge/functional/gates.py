@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import linprog
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 __all__ = [
@@ -116,11 +118,22 @@ def joint_shifts(
 ) -> Float[Tensor, "classes gates"]:
     """Δ with G Δᵀ = moves: every record moves as asked, also where gates overlap.
 
-    The least-squares solution of least norm where G is singular.
+    Solved apart for every set of records that gates connect; the least-squares solution of least
+    norm where G is singular.
     """
-    if torch.equal(gates, torch.eye(len(gates), dtype=gates.dtype)):
-        return moves.T.contiguous()
-    return torch.linalg.lstsq(gates, moves, driver="gelsd").solution.T.contiguous()
+    shifts = moves.clone()
+    count, group = connected_components(csr_matrix(gates.numpy()), directed=False)
+    sizes = np.bincount(group, minlength=count)
+    alone = torch.from_numpy((sizes == 1)[group])
+    shifts[alone] = moves[alone] / gates.diagonal()[alone, None]
+    order = np.argsort(group, kind="stable")
+    for part in np.split(order, np.cumsum(sizes)[:-1]):
+        if len(part) > 1:
+            own = torch.from_numpy(part)
+            shifts[own] = torch.linalg.lstsq(
+                gates[own][:, own], moves[own], driver="gelsd"
+            ).solution
+    return shifts.T.contiguous()
 
 
 @final

@@ -22,11 +22,14 @@ def losses(
 def margins(
     logits: Float[Tensor, "rows classes"], labels: Int[Tensor, " rows"]
 ) -> Float[Tensor, " rows"]:
-    """φ = z_y − logsumexp of the other logits a row (the logit of the true-class probability)."""
+    """z_y less the best other logit a row: how far the label leads, negative where it does not.
+
+    Not the logit of the label's probability (z_y − logsumexp of the others): that one rises and
+    falls with the loss, and would only count the loss twice.
+    """
     z = logits.double()
     own = z.gather(1, labels[:, None])
-    others = z.scatter(1, labels[:, None], -torch.inf)
-    return own[:, 0] - torch.logsumexp(others, dim=1)
+    return own[:, 0] - z.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
 
 
 def auc(members: Float[Tensor, " m"], outsiders: Float[Tensor, " n"]) -> float:
