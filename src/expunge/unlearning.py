@@ -50,7 +50,7 @@ from expunge.heads import (
     to_device,
     tried,
 )
-from expunge.methods.base import Method, Progress, Run
+from expunge.methods.base import Before, Method, Progress, Run
 from expunge.models.reassure import RegionPatched
 from expunge.records import (
     Aim,
@@ -369,6 +369,8 @@ def _opened(
     _refuse_unfit(door)
     _look_at_data(door, head or (earlier.head.name if earlier and earlier.head else None))
     _exclude_forgotten(door, earlier)
+    before = Before(head=door.head, evidence=door.evidence, predecessor=door.predecessor)
+    door.method.refuse(door.original, door.task, before)
     return door
 
 

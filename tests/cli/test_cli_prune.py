@@ -113,3 +113,14 @@ def test_other_methods_advise_prune_for_records(project, method):
     code, _, err = project.run("unlearn", project.job(RECORDS), "--method", method)
     assert code == 2
     assert "For records use prune, retrain or fine-tune" in err
+
+
+def test_a_dry_run_refuses_what_the_run_would(project):
+    signed(project, RECORDS, METHOD)
+    changes = (
+        ('weights = "w.safetensors"', 'run = "r"'),
+        ('name = "prototype-surgery"', 'name = "prune"'),
+    )
+    code, _, err = project.run("check", project.job(*changes, name="next.toml"))
+    assert code == 2
+    assert "Forget the class first" in err

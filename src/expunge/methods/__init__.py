@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from expunge.methods.base import Method, Progress, Run
+from expunge.methods.base import Before, Method, Progress, Run
 from expunge.methods.finetune import FineTune
 from expunge.methods.least_squares_removal import LeastSquaresRemoval
 from expunge.methods.mask_class import MaskClass
@@ -14,6 +14,7 @@ from expunge.methods.retrain import Retrain
 
 __all__ = [
     "METHODS",
+    "Before",
     "FineTune",
     "LeastSquaresRemoval",
     "MaskClass",

@@ -23,7 +23,7 @@ from expunge.records import MethodInfo, Need, Scope, Structure
 from expunge.statistics import Sums, augment, collect_sums
 from expunge.task import ForgetTask
 
-__all__ = ["Method", "Progress", "Run"]
+__all__ = ["Before", "Method", "Progress", "Run"]
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)` while a method works; total 0 means unknown."""
@@ -49,6 +49,14 @@ class Method(ABC):
         del scope
         return self.needs
 
+    def refuse(self, model: nn.Module, task: ForgetTask, before: Before) -> None:
+        """Raise an ExpungeError where this request on this model cannot be served; changes nothing.
+
+        Called by the door after its own checks and by a dry run, before anything is copied. By
+        default nothing is refused.
+        """
+        del model, task, before
+
     @abstractmethod
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Return `model`, a private copy, edited so that it forgets `task.forget`.
@@ -56,6 +64,16 @@ class Method(ABC):
         Keep every state entry's name, shape, dtype and device (structure `same`). Draw randomness
         only from `run.generator`. Leave no hooks. Raise UnsupportedError before any edit.
         """
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """What a method may know of the model before work starts: its head and earlier certificates."""
+
+    head: Head | None
+    evidence: Evidence | None
+    predecessor: str | None
 
 
 @final

@@ -52,7 +52,7 @@ from expunge.methods._proofs import (
     still_proven,
     tell,
 )
-from expunge.methods.base import Method, Run
+from expunge.methods.base import Before, Method, Run
 from expunge.models.patched import gated, narrowed, replaced
 from expunge.records import MethodInfo, Need, Paper, Scope
 from expunge.task import ForgetTask
@@ -131,31 +131,52 @@ class Prune(Method):
             return frozenset({"forget"})
         return self.info.needs if scope == "classes" else self.needs
 
-    def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
-        """Take the class's row away, or patch the records."""
+    def refuse(self, model: nn.Module, task: ForgetTask, before: Before) -> None:
+        """Refuse settings without a meaning, half precision, and forms that do not go together."""
         self._check()
-        if self.mode == "as_published":
-            return self._published(model, task, run)
-        head = run.needed_head
-        layer = head.of(model)
-        if layer.weight.dtype != torch.float32:
+        head = before.head
+        if self.mode == "as_published" or head is None:
+            return
+        dtype = head.of(model).weight.dtype
+        if dtype != torch.float32:
             raise UnsupportedError(
-                f"Expected a head in float32 for Prune, got {layer.weight.dtype}: the certificate "
-                "holds for float32 weights only. Convert the model with `.float()`."
+                f"Expected a head in float32 for Prune, got {dtype}: the certificate holds for "
+                "float32 weights only. Convert the model with `.float()`."
             )
+        earlier = 0 if before.evidence is None else len(before.evidence.records)
+        lost = before.evidence is None and before.predecessor is not None
         if task.scope == "classes":
-            return self._without_rows(model, task, run)
+            if head.kind == "gated" or earlier or (lost and head.kind == "plain"):
+                raise UnsupportedError(
+                    "Expected a head without patches for records to remove a class, got one that "
+                    "earlier requests certified records on: their claims would be lost. Forget the "
+                    "class first, or retrain."
+                )
+            return
         if head.kind == "narrow":
             raise UnsupportedError(
                 "Expected a head with all its rows to forget records, got one without the rows of "
                 "removed classes. Use export_narrow() and number the labels anew."
             )
-        if run.evidence is None and (head.kind == "gated" or run.predecessor is not None):
+        if lost or (before.evidence is None and head.kind == "gated"):
             raise UnsupportedError(
                 "Expected what the records of earlier requests were proven with, got none: a new "
                 "patch could break their claims. Load the run with its private/ folder and its "
                 "features.safetensors, or retrain."
             )
+        if self.form == "merged" and head.kind == "gated":
+            raise UnsupportedError(
+                'Expected a head without gates for `form` "merged": earlier requests left gates.'
+            )
+
+    def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
+        """Take the class's row away, or patch the records."""
+        before = Before(head=run.head, evidence=run.evidence, predecessor=run.predecessor)
+        self.refuse(model, task, before)
+        if self.mode == "as_published":
+            return self._published(model, task, run)
+        if task.scope == "classes":
+            return self._without_rows(model, task, run)
         return self._patched(model, task, run)
 
     def _check(self) -> None:
@@ -188,14 +209,6 @@ class Prune(Method):
 
     def _without_rows(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         head = run.needed_head
-        earlier = 0 if run.evidence is None else len(run.evidence.records)
-        unknown = run.predecessor is not None and run.evidence is None and head.kind == "plain"
-        if head.kind == "gated" or earlier or unknown:
-            raise UnsupportedError(
-                "Expected a head without patches for records to remove a class, got one that "
-                "earlier requests certified records on: their claims would be lost. Forget the "
-                "class first, or retrain."
-            )
         narrower = run.evidence is not None and run.evidence.form == "narrow"
         base = base_digests(model, run.evidence if narrower else None)
         new = narrowed(head.of(model), task.classes, head.classes)
@@ -354,8 +367,6 @@ class Prune(Method):
             reason = "earlier requests left gates"
         elif not asked and n > head.features // 4:
             reason = f"more records than a quarter of the {head.features} features"
-        if reason and asked:
-            raise UnsupportedError(f'Expected a head without gates for `form` "merged": {reason}.')
         if reason:
             run.note(f"form: gated, because {reason}")
             return None
