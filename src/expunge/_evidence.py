@@ -167,6 +167,7 @@ def record_evidence(
     claims: Mapping[int, Claimed],
     left: Sequence[Entangled],
     forget: Rows,
+    stays: Rows,
     mine: Seen,
     kept: Seen,
     targets: Float[Tensor, "records classes"],
@@ -207,6 +208,7 @@ def record_evidence(
             rows=e.rows.numpy().astype(np.int64),
             weights=e.weights.numpy().astype(np.float64),
             residual=e.residual,
+            names=tuple(stays.ids[i] for i in e.rows.tolist()),
         )
         for e in left
     )
@@ -221,6 +223,9 @@ def record_evidence(
         records=(*past, *records),
         entangled=entangled,
         not_merged=len(forget) - len(claims) if form == "merged" else 0,
+        unmerged=tuple(forget.ids[i] for i in range(len(forget)) if i not in claims)
+        if form == "merged"
+        else (),
         retained=kept.start if form == "gated" else nothing,
         retained_salt=secrets.token_hex(32),
         rule=rule,

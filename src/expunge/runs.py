@@ -104,6 +104,8 @@ def save_run(
             write_private(private / "members.npy", buffer.getvalue())
         if result.evidence is not None and result.record.outcome.outcome.accepted:
             write_certificate(folder, result.evidence)
+        if result.evidence is not None:
+            write_private(private / "left.json", _left(result.evidence).encode())
     return path
 
 
@@ -156,6 +158,16 @@ def load_run(path: Path | str, *, factory: Callable[[], nn.Module]) -> Unlearned
 def _evidence(path: Path) -> Evidence | None:
     """What the certificate was written from; None where the auditor's file is not there."""
     return read_evidence(path) if (path / "features.safetensors").exists() else None
+
+
+def _left(evidence: Evidence) -> str:
+    """Records that nothing was done for: why, and the ids of the retained rows that prevent it."""
+    entries = [
+        {"id": e.id, "label": e.label, "reason": e.reason, "because of": list(e.names)}
+        for e in evidence.entangled
+    ]
+    entries += [{"id": text, "reason": "not merged"} for text in evidence.unmerged]
+    return json.dumps(entries, ensure_ascii=False, indent=2) + "\n"
 
 
 def _weights_name(record: RunRecord) -> str:

@@ -248,7 +248,7 @@ def _with_copies(copies, labels):
     return ToyData({"x": x}, y)
 
 
-def test_a_record_identical_to_a_retained_one_is_entangled():
+def test_a_record_identical_to_a_retained_one_is_entangled(tmp_path):
     train = _with_copies({10: 0}, {})
     task = MADE.unseen(0, 1, train=train)
     result = unlearn(MADE.trained(), Prune(form="gated"), task, seed=0)
@@ -256,6 +256,9 @@ def test_a_record_identical_to_a_retained_one_is_entangled():
     assert (left.id, left.reason, left.residual) == ("0", "identical", 0.0)
     assert {r.id for r in result.evidence.records} == {"1"}
     assert any("1 of 2 records are entangled (identical)" in n for n in result.record.notes)
+    run = expunge.save_run(result, tmp_path / "run")
+    (entry,) = json.loads((run / "private/left.json").read_text())
+    assert entry == {"id": "0", "label": 0, "reason": "identical", "because of": ["10"]}
 
 
 def test_only_entangled_records_are_an_error():

@@ -44,7 +44,8 @@ class EntangledEvidence:
 
     `rows` (w,) are positions of retained rows, `weights` (w,) are non-negative and are normalised
     by the checker; their mean lies within `residual` of the record in every feature. With reason
-    `rounding` (separable, but not by more than the rounding error) they may be empty.
+    `rounding` (separable, but not by more than the rounding error) they may be empty. `names` are
+    the ids of these rows, for the private report; no certificate holds them.
     """
 
     id: str
@@ -55,6 +56,7 @@ class EntangledEvidence:
     rows: NDArray[np.int64]
     weights: NDArray[np.float64]
     residual: float
+    names: tuple[str, ...] = ()
 
 
 @final
@@ -74,9 +76,9 @@ class Evidence:
 
     `features` is the length of a row. `layers` is empty where the claim starts at the features.
     `records` holds every request so far, earliest first. `not_merged` counts records that did not
-    fit (merged form). `retained` has shape (n, d); (0, d) for the merged and narrow forms.
-    `removed` holds class ids (narrow form). `tune_digest` is "" where no targets were drawn.
-    `base` maps tensor names to digests of the weights before any edit. `previous` is the SHA-256
+    fit (merged form), `unmerged` are their ids, for the private report. `retained` has shape (n, d);
+    (0, d) for the merged and narrow forms. `removed` holds class ids (narrow form). `tune_digest` is
+    "" where no targets were drawn. `base` maps tensor names to digests of the weights before any edit. `previous` is the SHA-256
     of the predecessor's payload. `method` is informational.
     """
 
@@ -89,6 +91,7 @@ class Evidence:
     records: tuple[RecordEvidence, ...] = ()
     entangled: tuple[EntangledEvidence, ...] = ()
     not_merged: int = 0
+    unmerged: tuple[str, ...] = ()
     retained: NDArray[np.float32]
     retained_salt: str
     removed: tuple[int, ...] = ()

@@ -258,6 +258,7 @@ class Prune(Method):
             record_evidence,
             head=head,
             forget=task.forget,
+            stays=task.retain,
             targets=targets,
             tune_logits=tune.logits if spec == "unseen" else None,
             rule=_RULE[spec],
