@@ -76,10 +76,10 @@ class Evidence:
 
     `features` is the length of a row. `layers` is empty where the claim starts at the features.
     `records` holds every request so far, earliest first. `not_merged` counts records that did not
-    fit (merged form), `unmerged` are their ids, for the private report. `retained` has shape (n, d);
-    (0, d) for the merged and narrow forms. `removed` holds class ids (narrow form). `tune_digest` is
-    "" where no targets were drawn. `base` maps tensor names to digests of the weights before any edit. `previous` is the SHA-256
-    of the predecessor's payload. `method` is informational.
+    fit (merged form), `unmerged` are their ids, for the private report. `retained` has shape (n, d)
+    or (0, d) in the merged and narrow forms. `removed` holds class ids (narrow form). `tune_digest`
+    is "" where no targets were drawn. `base` maps tensor names to digests of the weights before any
+    edit. `previous` is the SHA-256 of the predecessor's payload. `method` is informational.
     """
 
     form: Literal["gated", "merged", "narrow"]
