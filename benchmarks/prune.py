@@ -24,6 +24,7 @@ import expunge
 from benchmarks._common import data_folder, fashion_mnist, public_resnet20, table, train
 from expunge.data.demo import digits
 from expunge.data.rows import Rows, as_rows
+from expunge.errors import MethodError
 from expunge.functional.membership import class_matched_auc, losses
 from expunge.heads import logits_of
 from expunge.models import DigitsNet, Mlp
@@ -165,6 +166,39 @@ def _joined(runs: Sequence[dict[str, object]], key: str) -> tuple[torch.Tensor, 
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
+def merged(name: str, model: nn.Module, rows: Rows, holdout: Rows) -> None:
+    """The merged form on a few records: how many fit, and what it costs; refusals are counted."""
+    body = []
+    for count in (1, 5, 10):
+        fits, refused = 0, 0
+        changes, seconds = [], []
+        for seed in SEEDS:
+            generator = torch.Generator().manual_seed(200 + seed)
+            chosen = torch.randperm(len(rows), generator=generator)[:count].tolist()
+            task = expunge.forget_indices(rows, chosen, holdout=holdout)
+            try:
+                result = expunge.unlearn(model, expunge.Prune(form="merged"), task, seed=seed)
+            except MethodError:
+                refused += 1
+                continue
+            assert result.evidence is not None
+            fits += len(result.evidence.records)
+            changes.append(result.outcome.figures["others_change"])
+            seconds.append(result.record.log["merge_seconds"][-1])
+        served = count * (len(SEEDS) - refused)
+        body.append(
+            [
+                str(count),
+                f"{fits} of {served}",
+                str(refused),
+                f"{stats.mean(changes):+.2f}" if changes else "–",
+                f"{max(seconds):.1f}" if seconds else "–",
+            ]
+        )
+    print(f"### {name}: merged, {len(SEEDS)} seeds\n")
+    table(("records", "fit", "requests refused", "judge change", "seconds"), body)
+
+
 def classes(
     name: str, model: nn.Module, rows: Rows, holdout: Rows, training: expunge.Training | None
 ) -> None:
@@ -219,6 +253,7 @@ def main() -> None:
     for name, model, data, test, training in models():
         rows, holdout = as_rows(data), as_rows(test, argument="holdout")
         records(name, model, rows, holdout)
+        merged(name, model, rows, holdout)
         classes(name, model, rows, holdout, training)
 
 
