@@ -90,7 +90,7 @@ class Prune(Method):
     margin: float = 0.125
     jitter: float = 0.5
     ridge: float = 1e-3
-    nearest: int = 200
+    nearest: int = 100
     merge_seconds: float = 5.0
     share: float = 1.0
     clusters: int = 2
