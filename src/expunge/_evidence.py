@@ -33,10 +33,10 @@ __all__ = [
     "base_digests",
     "earlier_rows",
     "narrow_evidence",
+    "network_as_is",
     "network_with",
     "record_evidence",
     "seen",
-    "tensors_of",
 ]
 
 
@@ -90,6 +90,11 @@ def tensors_of(model: nn.Module, head: Head, layers: Sequence[Layer]) -> dict[st
     return {n: t.detach().cpu().numpy() for n, t in model.state_dict().items() if n in names}
 
 
+def network_as_is(model: nn.Module, head: Head) -> Network:
+    """The head as it stands, on features."""
+    return network_of(tensors_of(model, head, ()), head=head.name, features=head.features)
+
+
 def network_with(
     model: nn.Module,
     head: Head,
@@ -121,14 +126,13 @@ def _linear_maps(
 
 
 def earlier_rows(
-    model: nn.Module, evidence: Evidence | None, head: Head, layers: Sequence[Layer]
+    model: nn.Module, evidence: Evidence | None, head: Head
 ) -> Float[Tensor, "records features"]:
     """Features of the records of earlier requests: new gates must stay shut on them."""
-    rows = [] if evidence is None else [r.row for r in evidence.records]
-    if not rows:
+    if evidence is None or not evidence.records:
         return torch.zeros(0, head.features)
-    value = torch.from_numpy(np.stack(rows))
-    for weight, bias in _linear_maps(model, layers):
+    value = torch.from_numpy(np.stack([r.row for r in evidence.records]))
+    for weight, bias in _linear_maps(model, evidence.layers):
         value = value.relu() if weight is None else F.linear(value, weight, bias)
     return value
 
@@ -137,7 +141,7 @@ def at_features(evidence: Evidence | None, model: nn.Module, head: Head) -> Evid
     """The evidence with features for inputs as rows; its claims must be proven again."""
     if evidence is None or not evidence.layers:
         return evidence
-    rows = earlier_rows(model, evidence, head, evidence.layers).numpy()
+    rows = earlier_rows(model, evidence, head).numpy()
     records = tuple(
         dataclasses.replace(r, row=row.copy())
         for r, row in zip(evidence.records, rows, strict=True)

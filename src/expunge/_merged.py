@@ -13,11 +13,10 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from expunge._evidence import Seen
+from expunge._evidence import Seen, network_as_is
 from expunge._shifts import Claimed, bound_of
 from expunge.certificate.bounds import enclose
 from expunge.certificate.evidence import RecordEvidence
-from expunge.certificate.network import network_of
 from expunge.functional.merging import merge
 from expunge.heads import Head, head_matrix, set_head_matrix
 
@@ -112,14 +111,7 @@ def _margins_hold(
     bounds: Sequence[float],
 ) -> list[bool]:
     """Whether each runner-up margin lies within its bound of the target's, in any float32 order."""
-    state = model.state_dict()
-    names = head.tensor_names() & set(state)
-    network = network_of(
-        {n: state[n].detach().cpu().numpy() for n in names},
-        head=head.name,
-        features=head.features,
-    )
-    found = enclose(network, rows)
+    found = enclose(network_as_is(model, head), rows)
     return [
         bound_of(
             "margin",

@@ -25,7 +25,7 @@ from expunge.functional.gates import (
     whiten,
 )
 
-__all__ = ["Entangled", "Fitted", "Reason", "alike", "fit_gates"]
+__all__ = ["Entangled", "Fitted", "Reason", "alike", "fit_gates", "unproven"]
 
 _UNIT = 2.0**-24
 _LAST_BITS = 2.0**-14
@@ -86,7 +86,7 @@ def fit_gates(
     first = torch.tensor([g[0] for g in groups])
     z = records[first.long()].double()
     found = Fitted(torch.zeros(0, z.shape[1]), torch.zeros(0))
-    found.entangled += alike(colliding, "rounding", torch.zeros(0).long(), torch.zeros(0), 0.0)
+    found.entangled += unproven(colliding)
     if not groups:
         return found
     reach = retained.abs().amax(0).double()
@@ -100,7 +100,6 @@ def fit_gates(
     }
     whitened = white(retained) if hard else retained[:0].double()
     squares = whitened.square().sum(1)
-    nothing = torch.zeros(0)
     for done, p in enumerate(hard):
         report("separating records by linear programs", done, len(hard))
         twin = _twin(records[first[p]], kept, partial(same, groups[p][0]))
@@ -114,18 +113,20 @@ def fit_gates(
             mean = answer.weights @ retained[answer.rows].double()
             residual = float((mean - z[p]).abs().max()) * (1 + 2.0**-20) + 2.0**-40
             own = bool((answer.rows < len(kept)).all()) and len(answer.rows) > 0
-            if not own or residual > _LOOSE * float(z[p].abs().max()):
-                # no witness that a checker would take: earlier records in it, or no solution
-                found.entangled += alike(groups[p], "rounding", nothing.long(), nothing, 0.0)
-                continue
-            found.entangled += alike(groups[p], "hull", answer.rows, answer.weights, residual)
+            # else no witness that a checker would take: earlier records in it, or no solution
+            witness = own and residual <= _LOOSE * float(z[p].abs().max())
+            found.entangled += (
+                alike(groups[p], "hull", answer.rows, answer.weights, residual)
+                if witness
+                else unproven(groups[p])
+            )
             continue
         v = answer[None]
         w, c, ok = _proven(
             v, (v * z[p]).sum(1), best_scores(v, retained), z[p][None], retained, reach
         )
         if not ok[0]:
-            found.entangled += alike(groups[p], "rounding", nothing.long(), nothing, 0.0)
+            found.entangled += unproven(groups[p])
             continue
         chosen[p] = (w[0], c[0])
         found.by_program += 1
@@ -165,6 +166,12 @@ def alike(
 ) -> list[Entangled]:
     """One entry a record of equal features."""
     return [Entangled(p, reason, rows.long(), weights.double(), residual) for p in positions]
+
+
+def unproven(positions: list[int]) -> list[Entangled]:
+    """Records without a gate that holds beyond rounding, and without a witness."""
+    nothing = torch.zeros(0)
+    return alike(positions, "rounding", nothing, nothing, 0.0)
 
 
 def _groups(

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from expunge._patching import Entangled, Fitted, alike
+from expunge._patching import Entangled, Fitted, unproven
 from expunge.certificate.bounds import enclose
 from expunge.certificate.evidence import RecordEvidence
 from expunge.certificate.network import Network
@@ -82,9 +82,8 @@ def solve_shifts(
         bad = [p for p, group in enumerate(served) if any(i not in claimed for i in group)]
         if not bad:
             break
-        nothing = torch.zeros(0)
         for p in bad:
-            entangled += alike(served[p], "rounding", nothing.long(), nothing, 0.0)
+            entangled += unproven(served[p])
         good = [p for p in range(len(served)) if p not in set(bad)]
         weight, bias, served = weight[good], bias[good], [served[p] for p in good]
     return Patch(

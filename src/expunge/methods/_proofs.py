@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from expunge._evidence import Seen, network_with, tensors_of
+from expunge._evidence import Seen, network_as_is, network_with
 from expunge._shifts import Patch, proven_again
 from expunge.certificate.bounds import enclose, shut_rows
 from expunge.certificate.evidence import Evidence, Layer
-from expunge.certificate.network import Network, network_of
+from expunge.certificate.network import Network
 from expunge.data.rows import Rows
 from expunge.errors import DataError, MethodError, UnsupportedError
 from expunge.functional.gates import gate_values, nearness
@@ -32,8 +32,7 @@ BY_DESIGN = (
 
 def refuse_reduced(model: nn.Module, head: Head, mine: Seen) -> None:
     """Raise UnsupportedError where the logits are not those of a float32 head."""
-    network = network_of(tensors_of(model, head, ()), head=head.name, features=head.features)
-    found = enclose(network, mine.features.numpy())
+    found = enclose(network_as_is(model, head), mine.features.numpy())
     far = np.abs(mine.logits.numpy() - found.logits) > found.logit_errors
     if bool(far.any()):
         raise UnsupportedError(
@@ -60,19 +59,21 @@ def from_input(
     width = mine.start.shape[1]
     network = partial(network_with, model, head, layers, width)
     past = run.evidence.records if run.evidence is not None else ()
-    reason = "some record is entangled, and witnesses are about features"
-    if not patch.entangled:
-        reason = "the records of earlier requests are known by their features"
-        if all(r.row.shape == (width,) for r in past):
-            reason = "from the input the rounding bound is too wide"
-            deployed = network(patch.weight, patch.bias, patch.shift)
-            again = proven_again(deployed, past)
-            same = again is not None and [r.tolerance for r in again] == [r.tolerance for r in past]
-            if same and bool(shut_rows(deployed, kept.start).all()):
-                found = solve(rows=mine.start, network=network)
-                if len(found.claimed) == len(patch.claimed):
-                    return found
-    run.note(f"the claim starts at the features: {reason}")
+    starts = "the claim starts at the features: "
+    if patch.entangled:
+        run.note(f"{starts}some record is entangled, and witnesses are about features")
+        return None
+    if any(r.row.shape != (width,) for r in past):
+        run.note(f"{starts}the records of earlier requests are known by their features")
+        return None
+    deployed = network(patch.weight, patch.bias, patch.shift)
+    again = proven_again(deployed, past)
+    same = again is not None and [r.tolerance for r in again] == [r.tolerance for r in past]
+    if same and bool(shut_rows(deployed, kept.start).all()):
+        found = solve(rows=mine.start, network=network)
+        if len(found.claimed) == len(patch.claimed):  # so no gate went, and the shifts are the same
+            return found
+    run.note(f"{starts}from the input the rounding bound is too wide")
     return None
 
 

@@ -171,8 +171,6 @@ class Prune(Method):
 
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Take the class's row away, or patch the records."""
-        before = Before(head=run.head, evidence=run.evidence, predecessor=run.predecessor)
-        self.refuse(model, task, before)
         if self.mode == "as_published":
             return self._published(model, task, run)
         if task.scope == "classes":
@@ -294,34 +292,21 @@ class Prune(Method):
             labels,
             Claimed(spec, self.margin if spec == "mispredict" else self.tolerance),
         )
-        patch = solve(
-            rows=mine.features.numpy(),
-            network=partial(network_with, model, head, [], head.features),
-        )
+        at_head = partial(network_with, model, head, [], head.features)
+        patch = solve(rows=mine.features.numpy(), network=at_head)
         deep = from_input(patch, solve, model, head, layers, mine, kept, run) if layers else None
-        if deep is None:
-            layers, mine, kept = [], mine.from_features(), kept.from_features()
-            run.evidence = at_features(run.evidence, model, head)
-        patch = deep or patch
         if not patch.claimed:
             raise MethodError(
                 f"Expected some record that a gate can separate from what stays, got {len(labels)} "
                 f"entangled ones ({', '.join(sorted({e.reason for e in patch.entangled}))}). "
                 "Forget the records that equal them too, or use retrain."
             )
-        run.evidence = still_proven(
-            run,
-            network_with(
-                model,
-                head,
-                layers,
-                mine.start.shape[1],
-                patch.weight,
-                patch.bias,
-                patch.shift,
-            ),
-            kept,
-        )
+        if deep is None:
+            layers, mine, kept = [], mine.from_features(), kept.from_features()
+            run.evidence = at_features(run.evidence, model, head)
+            deployed = at_head(patch.weight, patch.bias, patch.shift)
+            run.evidence = still_proven(run, deployed, kept)
+        patch = deep or patch
         # a head merged before is the base of the gates: its own base is no longer in the file
         gated_before = run.evidence is not None and run.evidence.form == "gated"
         base = base_digests(model, run.evidence if gated_before else None)
@@ -421,8 +406,7 @@ class Prune(Method):
         run: Run,
     ) -> Fitted:
         assert task.retain is not None
-        had = () if run.evidence is None else run.evidence.layers
-        past = earlier_rows(model, run.evidence, run.needed_head, had)
+        past = earlier_rows(model, run.evidence, run.needed_head)
         return fit_gates(
             mine.features,
             task.forget.labels,

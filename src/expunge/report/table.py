@@ -90,7 +90,7 @@ def _many(values: Sequence[float], digits: int) -> str:
 
 
 _MOST_CLASSES = 20
-_UNITS = {"%": "%", "points": "points", "bits": "bits"}
+_SHOWN_UNITS = ("%", "points", "bits")
 
 
 def detail_rows(report: Audited) -> tuple[list[str], list[list[str]]]:
@@ -122,7 +122,7 @@ def detail_rows(report: Audited) -> tuple[list[str], list[list[str]]]:
             [
                 _words(m.name),
                 m.rows,
-                f"{m.value:.{digits}f} {_UNITS.get(m.unit, '')}".strip(),
+                f"{m.value:.{digits}f} {m.unit if m.unit in _SHOWN_UNITS else ''}".strip(),
                 interval,
                 _one(None if before is None else before.value, digits),
                 "–" if gap is None else f"{round(gap.value, digits) + 0.0:+.{digits}f}",
