@@ -54,14 +54,14 @@ def test_best_scores_equal_a_loop():
     torch.testing.assert_close(best_scores(u, rows), slow)
 
 
-def test_gate_is_one_and_a_half_at_the_record_and_minus_a_half_at_the_best_row():
+def test_gate_is_one_and_a_half_at_the_record_and_far_below_zero_at_the_best_row():
     u = _rows(4, seed=2)
     own = torch.tensor([5.0, 6.0, 7.0, 8.0], dtype=torch.float64)
     best = own - torch.tensor([1.0, 0.5, 3.0, 1e-3], dtype=torch.float64)
     weight, bias = opened_between(u, own, best)
     scale = weight[:, 0] / u[:, 0]
     torch.testing.assert_close(scale * own + bias, torch.full((4,), 1.5, dtype=torch.float64))
-    torch.testing.assert_close(scale * best + bias, torch.full((4,), -0.5, dtype=torch.float64))
+    torch.testing.assert_close(scale * best + bias, torch.full((4,), -2.5, dtype=torch.float64))
 
 
 def test_nearness_is_zero_at_a_record():

@@ -90,12 +90,13 @@ def opened_between(
     own: Float[Tensor, " gates"],
     best: Float[Tensor, " gates"],
 ) -> tuple[Float[Tensor, "gates features"], Float[Tensor, " gates"]]:
-    """Gates (U, c) that open a quarter of the way from the best retained score to the record's own.
+    """Gates (U, c) that open at 5/8 of the way from the best retained score to the record's own.
 
-    They are full at three quarters: the record lies at 1.5, the best retained row at −0.5.
+    They are full at 7/8: the record lies at 1.5, the best retained row at −2.5. The later a gate
+    opens, the fewer rows never seen it meets; what is left beyond 7/8 is for rounding.
     """
-    width = 0.5 * (own - best)
-    return u / width[:, None], -(best + 0.25 * (own - best)) / width
+    width = 0.25 * (own - best)
+    return u / width[:, None], -(best + 0.625 * (own - best)) / width
 
 
 def gate_values(
