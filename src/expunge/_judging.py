@@ -14,7 +14,13 @@ from torch import Tensor
 from expunge.data.rows import Rows, content_digests
 from expunge.errors import TaskError
 from expunge.functional.intervals import paired_difference
-from expunge.functional.membership import class_matched_auc, losses, margins, null_half_width
+from expunge.functional.membership import (
+    class_matched_auc,
+    losses,
+    margins,
+    movement,
+    null_half_width,
+)
 from expunge.records import Limits, Outcome, OutcomeReport
 
 __all__ = [
@@ -236,7 +242,10 @@ def judge_unseen(
 
     The signal is the larger distance from 0.5 of the class-matched loss AUC and margin AUC. It must
     lie above the band that chance gives before the edit to be judged at all, and fall by half; a
-    smaller fall into the band is undetermined.
+    smaller fall into the band is undetermined. Two figures are reported and not judged:
+    `before_after_auc`, how well the largest change of a logit tells forget records from judge rows
+    (an attacker who holds both models), and `others_moved`, the percentage of judge rows with any
+    change.
     """
     figures: dict[str, float] = {
         "forget_before": _percent(_hits(before.forget, forget_labels)),
@@ -272,6 +281,10 @@ def judge_unseen(
                 clear = clear or value - 0.5 > band
         signal[when] = best
     figures["smallest_visible_excess"] = band
+    moved = movement(before.judge, after.judge)
+    figures["before_after_auc"] = class_matched_auc(
+        movement(before.forget, after.forget), forget_labels, moved, judge_labels
+    )[0]
     kept = ~torch.isin(judge_labels, torch.tensor(sorted(gone), dtype=torch.int64))
     if int(kept.sum()) < limits.least_rows:
         return OutcomeReport(
@@ -279,6 +292,7 @@ def judge_unseen(
             reason=f"what stays could not be judged: fewer than {limits.least_rows} judge rows",
             figures=figures,
         )
+    figures["others_moved"] = _percent(moved[kept] > 0)
     wrecked = _loss_of_the_rest(
         before.judge[kept], after.judge[kept], judge_labels[kept], limits, figures
     )

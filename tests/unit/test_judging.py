@@ -163,6 +163,17 @@ def test_unseen_done():
     assert report.figures["loss_auc_after"] == pytest.approx(0.5, abs=0.05)
 
 
+def test_unseen_says_what_the_models_before_and_after_tell_together():
+    # Records move, judge rows do not: both models together name every record.
+    figures = _unseen((3.0, 6.0), (0.0, 4.0)).figures
+    assert (figures["before_after_auc"], figures["others_moved"]) == (1.0, 0.0)
+    # One judge row in four moves, by more than any record of its class.
+    shifted = _confident(OUTSIDERS, _spread(0.0, 4.0, 120))
+    shifted[::4] += 9.0
+    figures = _unseen((3.0, 6.0), (0.0, 4.0), judge_after=shifted).figures
+    assert (figures["before_after_auc"], figures["others_moved"]) == (0.5, 25.0)
+
+
 def test_unseen_ineffective_where_less_than_half_is_gone():
     report = _unseen((3.0, 6.0), (2.5, 5.0))
     assert report.outcome is Outcome.INEFFECTIVE

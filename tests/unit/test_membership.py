@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from expunge.functional.membership import auc, class_matched_auc, losses, margins, null_half_width
+from expunge.functional.membership import (
+    auc,
+    class_matched_auc,
+    losses,
+    margins,
+    movement,
+    null_half_width,
+)
 
 
 def test_losses_and_margins_by_hand():
@@ -107,3 +114,10 @@ def test_null_band_of_few_members_is_wide():
     assert null_half_width(zeros[:10], zeros) == pytest.approx(0.18, abs=0.01)
     assert null_half_width(zeros[:1], zeros) > 0.5
     assert null_half_width(zeros[:1], zeros[:0]) == math.inf
+
+
+def test_movement_is_the_largest_change_and_ignores_removed_outputs():
+    gone = -math.inf
+    before = torch.tensor([[1.0, 2.0, gone], [0.0, 0.5, gone]])
+    after = torch.tensor([[1.5, -1.0, gone], [0.0, 0.5, gone]])
+    assert movement(before, after).tolist() == [3.0, 0.0]

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from scipy.stats import norm, rankdata
 from torch import Tensor
 
-__all__ = ["auc", "class_matched_auc", "losses", "margins", "null_half_width"]
+__all__ = ["auc", "class_matched_auc", "losses", "margins", "movement", "null_half_width"]
 
 
 def losses(
@@ -30,6 +30,17 @@ def margins(
     z = logits.double()
     own = z.gather(1, labels[:, None])
     return own[:, 0] - z.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
+
+
+def movement(
+    before: Float[Tensor, "rows classes"], after: Float[Tensor, "rows classes"]
+) -> Float[Tensor, " rows"]:
+    """The largest change of a logit, a row: what whoever holds both models can rank rows by.
+
+    Outputs at −inf in both models do not count.
+    """
+    changed = (after.double() - before.double()).abs()
+    return torch.where(after == before, 0.0, changed).amax(1)
 
 
 def auc(members: Float[Tensor, " m"], outsiders: Float[Tensor, " n"]) -> float:
