@@ -366,6 +366,42 @@ def test_other_nets_get_claims_at_the_features(kind):
     assert result.evidence.features == result.model.head.in_features
 
 
+@dataclasses.dataclass
+class _Answer:
+    logits: torch.Tensor
+    hidden: torch.Tensor
+
+
+class _Vit(nn.Module):
+    """A vision transformer as Hugging Face gives it: a class token, and `.logits` in the answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Linear(4, 16)
+        self.token = nn.Parameter(torch.randn(1, 1, 16))
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.norm, self.classifier = nn.LayerNorm(16), nn.Linear(16, 5)
+
+    def forward(self, pixels):
+        parts = self.patches(pixels.reshape(len(pixels), 3, 4))
+        hidden = self.encoder(torch.cat([self.token.expand(len(parts), 1, 16), parts], dim=1))
+        return _Answer(self.classifier(self.norm(hidden[:, 0])), hidden)
+
+
+def test_a_vision_transformer_with_a_class_token_gets_its_certificate(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = _Vit()
+    task = forget_indices(*_flat(), holdout=_flat_holdout())
+    result = unlearn(model, Prune(form="gated"), task, seed=0)
+    assert torch.equal(_logits(model, task.retain), _logits(result.model, task.retain))
+    run, trust = _signed(result, tmp_path)
+    assert verify(run, trust=trust).exit_code == 0
+    back = expunge.load_run(run, factory=_Vit)
+    assert torch.equal(_logits(back.model, task.forget), _logits(result.model, task.forget))
+
+
 class _Cast(nn.Module):
     def __init__(self):
         super().__init__()
