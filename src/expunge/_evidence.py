@@ -186,6 +186,7 @@ def record_evidence(
     """The evidence of all requests so far, this one's records last."""
     past = () if earlier is None else earlier.records
     number = max((r.request for r in past), default=-1) + 1
+    lost = () if earlier is None else without_claim(earlier)
     records = tuple(
         RecordEvidence(
             id=forget.ids[i],
@@ -226,7 +227,7 @@ def record_evidence(
         layers=tuple(layers),
         records=(*past, *records),
         entangled=entangled,
-        not_merged=len(forget) - len(claims) if form == "merged" else 0,
+        earlier_without_claim=lost,
         unmerged=tuple(forget.ids[i] for i in range(len(forget)) if i not in claims)
         if form == "merged"
         else (),
@@ -239,6 +240,12 @@ def record_evidence(
         previous=predecessor,
         method=settings,
     )
+
+
+def without_claim(evidence: Evidence) -> tuple[str, ...]:
+    """Ids of all requests so far for which nothing is claimed."""
+    left = tuple(e.id for e in evidence.entangled)
+    return (*evidence.earlier_without_claim, *left, *evidence.unmerged)
 
 
 def narrow_evidence(

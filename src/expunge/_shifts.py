@@ -22,6 +22,7 @@ from expunge._patching import Entangled, Fitted, unproven
 from expunge.certificate.bounds import enclose
 from expunge.certificate.evidence import RecordEvidence
 from expunge.certificate.network import Network
+from expunge.certificate.statement import WIDEST
 from expunge.functional.gates import gate_values, joint_shifts
 
 __all__ = ["WIDEST", "Claimed", "Patch", "bound_of", "proven_again", "solve_shifts"]
@@ -47,10 +48,6 @@ class Patch:
     claimed: dict[int, Claimed]
     entangled: list[Entangled]
     by_program: int
-
-
-WIDEST = 2.0**-4
-"""The widest bound around a target that is claimed, in logits."""
 
 
 def solve_shifts(

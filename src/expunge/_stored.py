@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ __all__ = [
     "read_record",
     "refuse_existing",
     "refuse_unwritable",
+    "replace_file",
     "to_toml",
     "utc_stamp",
     "write_private",
@@ -94,6 +96,17 @@ def new_file(target: Path) -> Iterator[Path]:
         refuse_existing(target)
         temporary.rename(target)
         _sync(target.parent)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put `content` in the place of a file by a rename, with the file's own mode."""
+    temporary = _sibling(path)
+    with _whole_or_nothing(path, temporary):
+        write_private(temporary, content)
+        temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
 
 
 @contextmanager

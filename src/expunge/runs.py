@@ -167,6 +167,9 @@ def _left(evidence: Evidence) -> str:
         for e in evidence.entangled
     ]
     entries += [{"id": text, "reason": "not merged"} for text in evidence.unmerged]
+    entries += [
+        {"id": text, "reason": "of an earlier request"} for text in evidence.earlier_without_claim
+    ]
     return json.dumps(entries, ensure_ascii=False, indent=2) + "\n"
 
 

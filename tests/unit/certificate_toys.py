@@ -226,7 +226,7 @@ def merged_toy(folder):
         retained[:0],
         digests(base, folder),
         form="merged",
-        not_merged=2,
+        unmerged=("unmerged-0", "unmerged-1"),
         records=records(forget, targets, labels),
     )
     return made(folder, evidence, edited)

@@ -58,6 +58,7 @@ def test_a_run_verifies_and_reads_back_in_full(make, tmp_path):
     for name in ("head", "classes", "features", "layers", "seed", "tune_digest", "base"):
         assert getattr(back, name) == getattr(toy.evidence, name)
     np.testing.assert_array_equal(back.retained, toy.evidence.retained)
+    assert back.unmerged == toy.evidence.unmerged
     assert back.retained_salt == toy.evidence.retained_salt
     for kind in ("records", "entangled"):
         got, wanted = getattr(back, kind), getattr(toy.evidence, kind)
@@ -112,6 +113,8 @@ def test_what_is_private_stays_private(tmp_path):
         assert record.id not in shown
         assert record.salt not in shown
     assert toy.evidence.retained_salt not in shown
+    public = toy.evidence.retained_salt.encode()
+    assert public not in (toy.run / "features.safetensors").read_bytes()
 
 
 def test_the_statement_says_what_the_evidence_says(tmp_path):
@@ -120,8 +123,15 @@ def test_the_statement_says_what_the_evidence_says(tmp_path):
         "name": "prune", "whiten": "0x1.0000000000000p-1", "lp": "true", "most": "null",
         "rounds": "3",
     }  # fmt: skip
-    assert payload["claim"].startswith("Of 3 forgotten records, each given its features: for 1 ")
+    assert payload["claim"].startswith(
+        "Of 6 forgotten records, each given its features: for 1 every output lies within 0.000101 of "
+    )
+    assert "for 2 nothing is claimed, since they are means of retained rows;" in payload["claim"]
+    assert "for 1 nothing is claimed, since no gate holds beyond rounding" in payload["claim"]
     assert "every gate is shut" in payload["claim"]
+    merged = merged_toy(tmp_path / "merged").payload
+    assert merged["claim"].startswith("Of 5 forgotten records")
+    assert "for 2 nothing is claimed, since they did not fit" in merged["claim"]
     assert payload["does_not_claim"] == list(DOES_NOT_CLAIM)
     narrow = narrow_toy(tmp_path / "narrow").payload
     assert (narrow["kept"], narrow["removed"]) == ([0, 2, 3], [1])
@@ -234,7 +244,7 @@ def test_what_is_not_the_certificates_is_not_signed(tmp_path):
     with pytest.raises(InputError, match="nothing was signed"):
         sign_run(toy.run, toy.key)
     model.unlink()
-    with pytest.raises(InputError, match="got none"):
+    with pytest.raises(InputError, match=r"there is no model\.safetensors"):
         sign_run(toy.run, toy.key)
     model.write_bytes(content)
     for path in (toy.run / "private" / "holders").iterdir():

@@ -9,8 +9,8 @@ from expunge.certificate import payload_digest, read_evidence, verify
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "certificate-v1"
 RUN, TRUST = GOLDEN / "run", GOLDEN / "signer.pub.pem"
-CERTIFICATE = "c7d3435587f0e5715e88cb2ba487c2079897da6272f32d86af5fb508b5e84924"
-PAYLOAD = "07fa8a0f88454ace59fa4d4dc0c234d66194aed0af2115598e783b98526f1e4b"
+CERTIFICATE = "55b0cd3295e68b20747cb0643d1bfb6e047e8916fb51b4a94400795864f717b7"
+PAYLOAD = "5b3cc99193e2981e151a2c1ce6be67d1301adc0322c49358ffcc90165281b4a9"
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,15 @@ PAYLOADS = {
     "record twice": (lambda p: p["records"].append(p["records"][0]), "stands twice"),
     "short digest": (lambda p: p.update(previous="ab"), "previous"),
     "removed without narrow": (lambda p: p.update(removed=[1]), "classes are removed"),
+    "bound that says nothing": (
+        lambda p: p["records"][0].update(bound=(0.125).hex()),
+        "so wide that it says nothing",
+    ),
+    "seed without end": (lambda p: p.update(seed="9" * 5001), "seed"),
+    "words that steer a terminal": (lambda p: p.update(rule="\x1b[2J"), "rule"),
+    "targets from nowhere": (lambda p: p.update(tune_logits=""), "logits with a digest"),
+    "targets by no rule": (lambda p: p.update(rule=""), "drawn by a rule"),
+    "other specification": (lambda p: p.update(spec="mispredict"), "specification"),
 }
 
 
@@ -246,7 +255,7 @@ SIGNED = {
     "dropped record": (lambda p: p["records"].pop(), "rows as bound"),
     "swapped records": (lambda p: p["records"].reverse(), "rows as bound"),
     "weakened bound": (
-        lambda p: p["records"][0].update(bound=(1.0).hex()),
+        lambda p: p["records"][0].update(bound=(2.0**-5).hex()),
         "rows as bound",
     ),
     "weakened margin": (lambda p: p["records"][2].update(bound=(1e-9).hex()), "rows as bound"),

@@ -1,7 +1,8 @@
 """What lies beside a certificate for those who may see it: rows, ids, salts, targets, witnesses.
 
     RUN/features.safetensors      "forget" (m, d): records, then entangled; "retained" (n, d)
-    RUN/private/records.json      id, label, salt, claim, target, bound of every record
+    RUN/private/records.json      id, label, salt, claim, target, bound of every record; the salt of
+                                  the retained rows; the ids for which nothing is claimed
     RUN/private/witnesses.json    for entangled records: which mean of retained rows they are
     KIT.zip: kit.json             one record, for the person it is about
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import io
 import zipfile
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ from expunge.certificate.digests import (
     read_tensors,
     record_commitment,
     target_commitment,
+    witnesses_commitment,
 )
 from expunge.certificate.statement import Count, Digest, HexFloat, Part, Record, Statement
 from expunge.errors import InputError
@@ -57,7 +58,7 @@ __all__ = [
 ]
 
 FEATURES_FORMAT = "expunge-features-v1"
-_KIT_LIMIT = 2**28
+_KIT_ROOM = 2**16
 _M = TypeVar("_M", bound=BaseModel)
 
 
@@ -90,8 +91,11 @@ class Records(Part):
     """private/records.json."""
 
     version: Literal[1]
+    retained_salt: Digest
     records: tuple[PrivateRecord, ...]
     entangled: tuple[PrivateEntangled, ...]
+    not_merged: tuple[str, ...]
+    earlier_without_claim: tuple[str, ...]
 
 
 @final
@@ -126,11 +130,10 @@ class Kit(_Opening):
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """The rows of features.safetensors: `forget` (m, d), `retained` (n, d), and their salt."""
+    """The rows of features.safetensors: `forget` (m, d) and `retained` (n, d)."""
 
     forget: NDArray[np.float32]
     retained: NDArray[np.float32]
-    salt: str
 
 
 def read_file(path: Path) -> bytes | None:
@@ -155,14 +158,13 @@ def features_in(folder: Path) -> Features | None:
     metadata = dict(parse_container(blob).metadata)
     tensors = read_tensors(blob)
     fits = (
-        metadata.keys() == {"format", "retained_salt"}
-        and metadata["format"] == FEATURES_FORMAT
+        metadata == {"format": FEATURES_FORMAT}
         and tensors.keys() == {"forget", "retained"}
         and all(t.dtype == np.float32 and t.ndim == 2 for t in tensors.values())
     )
     if not fits:
         raise _damaged(path, f"the tensors forget and retained in the form {FEATURES_FORMAT}")
-    return Features(tensors["forget"], tensors["retained"], metadata["retained_salt"])
+    return Features(tensors["forget"], tensors["retained"])
 
 
 def records_in(folder: Path) -> Records | None:
@@ -177,15 +179,16 @@ def witnesses_in(content: bytes, path: Path) -> tuple[Witness, ...]:
     return _model(Witnesses, content, path).witnesses
 
 
-def kit_in(path: Path) -> Kit:
-    """Read a holder's kit; raises InputError where it is none."""
+def kit_in(path: Path, *, row: int, classes: int) -> Kit:
+    """Read a holder's kit for rows of `row` values; raises InputError where it is none."""
     content = read_file(path)
     if content is None:
         raise InputError(f"Expected a kit at {path}, found no file. Check the path of `record`.")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             found = archive.getinfo("kit.json")
-            inner = archive.read(found) if found.file_size <= _KIT_LIMIT else b""
+            most = _KIT_ROOM + 8 * row + 40 * classes
+            inner = archive.open(found).read(most) if found.file_size <= most else b""
     except Exception as error:
         raise _damaged(path, "a kit that `expunge sign` wrote") from error
     return _model(Kit, inner, path)
@@ -266,18 +269,23 @@ def fault_in(statement: Statement, features: Features, private: Records) -> str 
         found = record_commitment(opening.salt, opening.id, opening.label, rows[i])
         if (found, opening.reason, opening.index) != (unpatched.commitment, unpatched.reason, i):
             return f"entangled record {i}: salt, id, label and row do not open its commitment"
-    if len(features.salt) != 64 or set(features.salt) - set("0123456789abcdef"):
-        return "the salt of the retained rows is not 64 hex digits"
-    if merkle_root(features.salt, features.retained) != statement.retained.root:
+    ids = [entry.id for entry in (*private.records, *private.entangled)]
+    ids += (*private.not_merged, *private.earlier_without_claim)
+    if len(set(ids)) != len(ids):
+        return "one record stands there more than once"
+    counts = len(private.not_merged), len(private.earlier_without_claim)
+    if counts != (statement.not_merged, statement.earlier_without_claim):
+        return "private/records.json holds another number of records without a claim"
+    if merkle_root(private.retained_salt, features.retained) != statement.retained.root:
         return "the retained rows do not have the Merkle root of the certificate"
     if not np.isfinite(features.retained).all() or not np.isfinite(rows).all():
         return "some rows are not finite"
     return None
 
 
-def fault_in_witnesses(statement: Statement, content: bytes) -> str | None:
+def fault_in_witnesses(statement: Statement, private: Records, content: bytes) -> str | None:
     """Why the bytes of private/witnesses.json are not those of the certificate."""
     stated = statement.entangled.witnesses
-    if stated and hashlib.sha256(content).hexdigest() != stated:
+    if stated and witnesses_commitment(private.retained_salt, content) != stated:
         return "private/witnesses.json is not the file of the certificate"
     return None

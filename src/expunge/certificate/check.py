@@ -6,6 +6,8 @@ refuted or not checked; only a certificate whose every claim is verified is acce
     public    signature, wording, model file, base weights kept, form of the head
     auditor   and: rows as bound, forgotten records, gates shut, entangled records
     holder    public, and: one record, opened by the holder's kit
+
+What it prints are sentences of its own about the fields of the certificate, never a text from it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from expunge.certificate.bundle import (
     records_in,
     witnesses_in,
 )
-from expunge.certificate.digests import record_commitment, tensor_digests
+from expunge.certificate.digests import record_commitment
 from expunge.certificate.envelope import Envelope, is_signed_by, parse_envelope, public_key
 from expunge.certificate.network import Network
 from expunge.certificate.proofs import (
@@ -42,14 +44,14 @@ from expunge.certificate.statement import (
     Statement,
     parse_statement,
 )
-from expunge.certificate.weights import answer, model_claims
+from expunge.certificate.weights import answer, base_fault, model_claims
 from expunge.certificate.wording import sentence_of
 from expunge.errors import InputError
 
 __all__ = ["Claim", "Role", "Verification", "verify"]
 
 Role = Literal["auditor", "holder", "public"]
-Recompute = Callable[[Path, Path], float]
+Recompute = Callable[[Path, Path], float | str]
 
 _NAME = "certificate.dsse.json"
 _NEAR = 1e-4
@@ -58,7 +60,7 @@ _NEAR = 1e-4
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was found: every claim of the role, and the certificate's own words."""
+    """What was found: every claim of the role, and in words what the certificate states."""
 
     role: Role
     certificate: str
@@ -95,8 +97,9 @@ def verify(
 
     `trust` is the signer's public key; `record` the kit of a holder; `base` the weights before the
     edit. With `job` the claim `features from records` is added: `recompute(run, job)` gives the
-    largest difference. Raises InputError where the certificate or a file beside it is unreadable,
-    of a newer version, the key is not Ed25519, or the kit's record is not in the certificate.
+    largest difference, or says what differs. Raises InputError where the certificate or a file
+    beside it is unreadable, of a newer version, the key is not Ed25519, or the kit's record is not
+    in the certificate.
     """
     path = Path(path)
     file = path / _NAME if path.is_dir() else path
@@ -122,15 +125,15 @@ def verify(
     if record is not None:
         claims.append(_holder_claim(Path(record), statement, network))
     if base is not None:
-        claims.append(_base_claim(Path(base), statement))
+        claims.append(_base_claim(Path(base), folder, statement))
     if job is not None:
         claims.append(_recomputed(folder, Path(job), recompute))
     return Verification(
         role=role,
         certificate=str(file),
         payload_digest=digest,
-        sentence=statement.claim,
-        does_not_claim=statement.does_not_claim,
+        sentence=sentence_of(statement),
+        does_not_claim=DOES_NOT_CLAIM,
         claims=tuple(claims),
     )
 
@@ -168,7 +171,8 @@ def _auditor_claims(
     names = ["rows as bound", "forgotten records"]
     if statement.form == "gated":
         names.append("gates shut")
-    if statement.entangled.records:
+    shown = any(entry.reason != "rounding" for entry in statement.entangled.records)
+    if shown:
         names.append("entangled records")
     features, private = features_in(folder), records_in(folder)
     if features is None or private is None:
@@ -186,12 +190,12 @@ def _auditor_claims(
     ]
     if statement.form == "gated":
         claims.append(gates_claim(network, features.retained, seed))
-    if statement.entangled.records:
+    if shown:
         path = folder / "private" / "witnesses.json"
         stored = read_file(path)
         if stored is None:
             claims.append(Claim("entangled records", "not checked", f"there is no {path.name}"))
-        elif (fault := fault_in_witnesses(statement, stored)) is not None:
+        elif (fault := fault_in_witnesses(statement, private, stored)) is not None:
             claims.append(Claim("entangled records", "refuted", fault))
         else:
             witnesses, rows = witnesses_in(stored, path), features.forget[count:]
@@ -207,18 +211,20 @@ def _bound_detail(statement: Statement) -> str:
 
 def _holder_claim(path: Path, statement: Statement, network: Network | None) -> Claim:
     name = "this record"
-    kit = kit_in(path)
+    kit = kit_in(path, row=statement.model.row, classes=statement.model.classes)
     row = kit_row(kit, path)
     commitment = record_commitment(kit.salt, kit.id, kit.label, row)
-    public = next((r for r in statement.records if r.commitment == commitment), None)
-    if public is None:
+    place = next((i for i, r in enumerate(statement.records) if r.commitment == commitment), None)
+    if place is None:
         raise InputError(
             f"Expected the record of {path} to be in the certificate, found no commitment that it "
             "opens. Ask for the certificate that the kit was made with, or for a new kit."
         )
     if row.shape != (statement.model.row,):
         return Claim(name, "refuted", "its row has another length than the model's")
-    fault = fault_in_record(public, kit, row, statement.model.classes)
+    fault = fault_in_record(statement.records[place], kit, row, statement.model.classes)
+    if fault is None and kit.index != place:
+        fault = "it stands at another place of the certificate"
     if fault is not None:
         return Claim(name, "refuted", fault)
     if network is None:
@@ -227,19 +233,15 @@ def _holder_claim(path: Path, statement: Statement, network: Network | None) -> 
     return Claim(name, found.status, found.detail)
 
 
-def _base_claim(path: Path, statement: Statement) -> Claim:
+def _base_claim(path: Path, folder: Path, statement: Statement) -> Claim:
     blob = read_file(path)
     if blob is None:
         raise InputError(f"Expected base weights at {path}, found no file. Check `base`.")
-    digests = tensor_digests(blob)
-    if digests == statement.model.base:
-        return Claim("base weights", "verified", f"{len(digests)} tensors of {path.name}")
-    wrong = sorted(
-        name
-        for name in digests.keys() | statement.model.base.keys()
-        if digests.get(name) != statement.model.base.get(name)
-    )
-    return Claim("base weights", "refuted", f"{wrong[0]!r} is another tensor, or in one file only")
+    model = read_file(folder / "model.safetensors")
+    fault = base_fault(blob, model, statement)
+    if fault is None and model is None and statement.form == "narrow":
+        return Claim("base weights", "not checked", "there is no model file whose rows to compare")
+    return answer("base weights", fault, f"{len(statement.model.base)} tensors of the file given")
 
 
 def _recomputed(folder: Path, job: Path, recompute: Recompute | None) -> Claim:
@@ -247,5 +249,7 @@ def _recomputed(folder: Path, job: Path, recompute: Recompute | None) -> Claim:
     if recompute is None:
         return Claim(name, "not checked", "computing features needs torch, which is not here")
     largest = recompute(folder, job)
+    if isinstance(largest, str):
+        return Claim(name, "refuted", largest)
     status: Status = "verified" if largest <= _NEAR else "refuted"
     return Claim(name, status, f"largest relative difference {largest:.3g}, allowed {_NEAR:g}")

@@ -30,6 +30,7 @@ __all__ = [
     "target_commitment",
     "tensor_digest",
     "tensor_digests",
+    "witnesses_commitment",
 ]
 
 _SIZES = {
@@ -43,6 +44,7 @@ _NUMPY = {
     "U32": "<u4", "I32": "<i4", "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8",
 }  # fmt: skip
 _HEADER_LIMIT = 100_000_000
+_MOST_AXES = 32
 
 
 @final
@@ -96,6 +98,9 @@ def _parsed(blob: bytes) -> Container:
     for name, entry in header.items():
         if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
             raise ValueError(f"the entry of {name!r} has other fields")
+        name.encode()  # half a surrogate pair is no name
+        if type(entry["shape"]) is not list or len(entry["shape"]) > _MOST_AXES:
+            raise ValueError(f"the shape of {name!r} is not a list of few sizes")
         shape = tuple(_count(n) for n in entry["shape"])
         begin, end = (_count(n) for n in entry["data_offsets"])
         if end > len(data) or end - begin != math.prod(shape) * _SIZES[entry["dtype"]]:
@@ -113,7 +118,7 @@ def _parsed(blob: bytes) -> Container:
 
 
 def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < 2**53:
         raise ValueError("a size or offset is not a count")
     return value
 
@@ -138,11 +143,18 @@ def read_tensors(blob: bytes) -> dict[str, NDArray[Any]]:
 
     Those whose dtype numpy lacks (bfloat16, 8-bit floats) are left out. Raises InputError.
     """
-    return {
-        name: np.frombuffer(t.data, dtype=_NUMPY[t.dtype]).reshape(t.shape)
-        for name, t in parse_container(blob).tensors.items()
-        if t.dtype in _NUMPY
-    }
+    found = parse_container(blob).tensors
+    try:
+        return {
+            name: np.frombuffer(t.data, dtype=_NUMPY[t.dtype]).reshape(t.shape)
+            for name, t in found.items()
+            if t.dtype in _NUMPY
+        }
+    except (ValueError, OverflowError) as error:
+        raise InputError(
+            f"Expected tensors of sizes that an array can have, but reading one raised {error}. "
+            "The file is damaged: take it from a copy."
+        ) from error
 
 
 def record_commitment(salt: str, identifier: str, label: int, row: NDArray[np.float32]) -> str:
@@ -154,6 +166,11 @@ def record_commitment(salt: str, identifier: str, label: int, row: NDArray[np.fl
 def target_commitment(salt: str, target: NDArray[np.float64]) -> str:
     """Commit to the target logits (K,) of a record, in float64."""
     return _sha(b"expunge-target-v1\0" + _salted(salt) + _sized(target.astype("<f8").tobytes()))
+
+
+def witnesses_commitment(salt: str, content: bytes) -> str:
+    """Commit to the bytes of private/witnesses.json: without the salt they could be guessed."""
+    return _sha(b"expunge-witnesses-v1\0" + _salted(salt) + _sized(content))
 
 
 def merkle_root(salt: str, rows: NDArray[np.float32]) -> str:

@@ -43,6 +43,13 @@ __all__ = [
 ]
 
 PAYLOAD_TYPE = "application/vnd.expunge.certificate.v1+json"
+_P = 2**255 - 19
+_ORDER_EIGHT = (
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+)
+_SMALL_ORDER = frozenset({0, 1, _P - 1, _P, _P + 1, *_ORDER_EIGHT})
+"""y of the points whose order divides 8, in every encoding, the sign bit aside."""
 _OTHER_VERSION = re.compile(r"application/vnd\.expunge\.certificate\.v(\d+)\+json")
 
 
@@ -167,6 +174,9 @@ def public_key(pem: bytes) -> Ed25519PublicKey:
         raise _no_key("public", "a file that holds no public key") from error
     if not isinstance(key, Ed25519PublicKey):
         raise _no_key("public", _kind(key))
+    plain = int.from_bytes(key.public_bytes(Encoding.Raw, PublicFormat.Raw), "little")
+    if plain % 2**255 in _SMALL_ORDER:
+        raise _no_key("public", "one of the few keys under which anybody can sign")
     return key
 
 

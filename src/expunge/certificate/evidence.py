@@ -44,7 +44,7 @@ class EntangledEvidence:
 
     `rows` (w,) are positions of retained rows, `weights` (w,) are non-negative and are normalised
     by the checker; their mean lies within `residual` of the record in every feature. With reason
-    `rounding` (separable, but not by more than the rounding error) they may be empty. `names` are
+    `rounding` (no gate holds beyond the rounding error) they are empty. `names` are
     the ids of these rows, for the private report; no certificate holds them.
     """
 
@@ -75,11 +75,12 @@ class Evidence:
     """All that a certificate states, or commits to.
 
     `features` is the length of a row. `layers` is empty where the claim starts at the features.
-    `records` holds every request so far, earliest first. `not_merged` counts records that did not
-    fit (merged form), `unmerged` are their ids, for the private report. `retained` has shape (n, d)
-    or (0, d) in the merged and narrow forms. `removed` holds class ids (narrow form). `tune_digest`
-    is "" where no targets were drawn. `base` maps tensor names to digests of the weights before any
-    edit. `previous` is the SHA-256 of the predecessor's payload. `method` is informational.
+    `records` holds every request so far, earliest first. `unmerged` are the ids of records that did
+    not fit (merged form); `earlier_without_claim` are the ids of earlier requests for which nothing
+    is claimed. `retained` has shape (n, d) or (0, d) in the merged and narrow forms. `removed`
+    holds class ids (narrow form). `tune_digest` is "" where no targets were drawn. `base` maps
+    tensor names to digests of the weights before any edit. `previous` is the SHA-256 of the
+    predecessor's payload. `method` is informational.
     """
 
     form: Literal["gated", "merged", "narrow"]
@@ -90,8 +91,8 @@ class Evidence:
     layers: tuple[Layer, ...] = ()
     records: tuple[RecordEvidence, ...] = ()
     entangled: tuple[EntangledEvidence, ...] = ()
-    not_merged: int = 0
     unmerged: tuple[str, ...] = ()
+    earlier_without_claim: tuple[str, ...] = ()
     retained: NDArray[np.float32]
     retained_salt: str
     removed: tuple[int, ...] = ()

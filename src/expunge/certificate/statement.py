@@ -32,6 +32,7 @@ __all__ = [
     "DOES_NOT_CLAIM",
     "SEMANTICS",
     "UNIT_ROUNDOFF",
+    "WIDEST",
     "Count",
     "Digest",
     "HexFloat",
@@ -47,6 +48,8 @@ __all__ = [
 ]
 
 UNIT_ROUNDOFF = "0x1.0000000000000p-24"
+WIDEST = 2.0**-4
+"""The widest bound around a target that a certificate may claim, in logits."""
 SEMANTICS = "real arithmetic on the stored float32 tensors, and float32 in any order of summation"
 DOES_NOT_CLAIM = (
     (
@@ -83,6 +86,7 @@ NoDigest = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
 HexFloat = Annotated[str, AfterValidator(checked_real)]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Ids = Annotated[tuple[Count, ...], AfterValidator(_once)]
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 
 
 class Part(BaseModel):
@@ -145,12 +149,18 @@ class Record(Part):
         value = real(self.bound)
         if value < 0 or (value == 0 and self.claim == "mispredict"):
             raise ValueError("a bound below what means anything")
+        if self.claim != "mispredict" and value > WIDEST:
+            raise ValueError("a bound so wide that it says nothing")
         return self
 
 
 @final
 class UnpatchedRecord(Part):
-    """A record that no gate separates: nothing is claimed for it but the reason."""
+    """A record that no gate separates: nothing is claimed for it.
+
+    Witnesses show that it is `identical` to a retained row, or lies in their `hull`; `rounding`
+    (no gate holds beyond the rounding error) is stated and not shown.
+    """
 
     commitment: Digest
     reason: Literal["identical", "hull", "rounding"]
@@ -197,17 +207,18 @@ class Statement(Part):
     version: Literal[1]
     claim: str
     created: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
-    tool: str
+    tool: Text
     form: Literal["gated", "merged", "narrow"]
     spec: Literal["unseen", "mispredict", "absent"]
-    method: dict[str, str]
-    rule: str
-    seed: Annotated[str, StringConstraints(pattern=r"^(0|-?[1-9][0-9]*)$")]
+    method: dict[Text, Text]
+    rule: Text
+    seed: Annotated[str, StringConstraints(pattern=r"^(0|-?[1-9][0-9]{0,38})$")]
     tune_logits: NoDigest
     model: Model
     records: tuple[Record, ...]
     entangled: Unpatched
     not_merged: Count
+    earlier_without_claim: Count
     retained: Retained
     removed: Ids
     kept: Ids
@@ -235,6 +246,13 @@ class Statement(Part):
                 raise ValueError("kept and removed are not all classes")
             if not self.removed or not self.kept:
                 raise ValueError("some class is removed, and some is kept")
+        latest = max((r.request for r in self.records), default=0)
+        last = [r for r in self.records if r.request == latest]
+        drawn = any(r.claim != "mispredict" for r in last)
+        if drawn and not (self.rule and self.tune_logits):
+            raise ValueError("targets were drawn by a rule, from logits with a digest")
+        if self.records and drawn != (self.spec == "unseen"):
+            raise ValueError("the specification is not that of the last request's records")
         commitments = [r.commitment for r in self.records]
         commitments += [r.commitment for r in self.entangled.records]
         if len(set(commitments)) != len(commitments):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
+
 from expunge.certificate.bundle import read_file
 from expunge.certificate.digests import read_tensors, tensor_digests
 from expunge.certificate.network import GATE_TENSORS, Network, network_of, under
@@ -12,7 +14,7 @@ from expunge.certificate.proofs import Claim
 from expunge.certificate.statement import Statement
 from expunge.errors import InputError
 
-__all__ = ["answer", "model_claims"]
+__all__ = ["answer", "base_fault", "model_claims"]
 
 
 def model_claims(folder: Path, statement: Statement) -> tuple[list[Claim], Network | None]:
@@ -56,16 +58,49 @@ def _form(statement: Statement) -> str:
 
 
 def _base_fault(statement: Statement) -> str | None:
+    """Why base and edited weights do not differ as this form makes them differ, or None."""
     head, base, edited = statement.model.head, statement.model.base, statement.model.edited
-    own = {under(head, "weight"), under(head, "bias")}
-    free = {
-        "gated": {under(head, name) for name in GATE_TENSORS},
-        "merged": own,
-        "narrow": own | {under(head, "kept")},
-    }[statement.form]
-    for name in sorted((base.keys() | edited.keys()) - free):
+    weight, bias, kept = (under(head, name) for name in ("weight", "bias", "kept"))
+    gates = {under(head, name) for name in GATE_TENSORS}
+    free = {"gated": gates, "merged": {weight, bias}, "narrow": {weight, bias, kept}}
+    for name in sorted((base.keys() | edited.keys()) - free[statement.form]):
         if base.get(name) != edited.get(name):
             return f"{name!r} is not the tensor of the base weights"
+    if weight not in base or weight not in edited or (bias in base) != (bias in edited):
+        return f"the head {head!r} is not a head of the base weights"
+    if (gates | {kept}) & base.keys():
+        return f"the base weights have gates or removed rows at {head!r} already"
+    same = base[weight] == edited[weight]
+    if statement.form == "narrow" and same:
+        return f"{weight!r} is that of the base weights: no row was taken away"
+    if statement.form == "merged" and same and base.get(bias) == edited.get(bias):
+        return f"the head {head!r} is that of the base weights: nothing was edited"
+    named = [n for op in statement.model.layers for n in (op.weight, op.bias) if n is not None]
+    if set(named) & (free[statement.form] | {weight, bias}) or len(set(named)) != len(named):
+        return "a layer before the head names a tensor of the head, or one tensor twice"
+    return None
+
+
+def base_fault(blob: bytes, model: bytes | None, statement: Statement) -> str | None:
+    """Why a file is not the base weights of the certificate, or None where it is.
+
+    In the narrow form the rows that are left must be those of the base, bit for bit.
+    """
+    stated, found = statement.model.base, tensor_digests(blob)
+    wrong = sorted(n for n in found.keys() | stated.keys() if found.get(n) != stated.get(n))
+    if wrong:
+        return f"{wrong[0]!r} is another tensor, or in one file only"
+    if statement.form != "narrow" or model is None:
+        return None
+    old, new = read_tensors(blob), read_tensors(model)
+    for name in (under(statement.model.head, part) for part in ("weight", "bias")):
+        if name not in old and name not in new:
+            continue
+        rows = old[name] if name in old else np.zeros(0)
+        if name not in new or rows.ndim == 0 or len(rows) != statement.model.classes:
+            return f"{name!r} has not one row for each class"
+        if rows[list(statement.kept)].tobytes() != new[name].tobytes():
+            return f"the rows of {name!r} that are left are not those of the base weights"
     return None
 
 
@@ -91,6 +126,6 @@ def _form_fault(network: Network, statement: Statement) -> str | None:
             return "the classes that are left are not those stated"
     elif network.kept is not None or len(network.weight) != statement.model.classes:
         return "the head has not one row for each class"
-    if statement.form != "gated" and len(network.gate_weight):
-        return "the head has gates that this form has not"
+    if (statement.form == "gated") != bool(len(network.gate_weight)):
+        return "the head has gates that this form has not, or none where it has some"
     return None

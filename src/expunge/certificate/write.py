@@ -34,6 +34,7 @@ from expunge.certificate.digests import (
     record_commitment,
     target_commitment,
     tensor_digests,
+    witnesses_commitment,
 )
 from expunge.certificate.envelope import Envelope, parse_envelope, write_envelope
 from expunge.certificate.evidence import EntangledEvidence, Evidence, Layer, RecordEvidence
@@ -91,11 +92,12 @@ def statement_of(evidence: Evidence, model_bytes: bytes, created: str) -> Statem
                 }
                 for e in evidence.entangled
             ],
-            "witnesses": hashlib.sha256(_witnesses(evidence)).hexdigest()
+            "witnesses": witnesses_commitment(evidence.retained_salt, _witnesses(evidence))
             if evidence.entangled
             else "",
         },
-        "not_merged": evidence.not_merged,
+        "not_merged": len(evidence.unmerged),
+        "earlier_without_claim": len(evidence.earlier_without_claim),
         "retained": {
             "count": len(evidence.retained),
             "root": merkle_root(evidence.retained_salt, evidence.retained),
@@ -161,7 +163,7 @@ def write_certificate(folder: Path, evidence: Evidence) -> None:
             "forget": np.ascontiguousarray(forget, np.float32),
             "retained": np.ascontiguousarray(evidence.retained, np.float32),
         },
-        metadata={"format": FEATURES_FORMAT, "retained_salt": evidence.retained_salt},
+        metadata={"format": FEATURES_FORMAT},
     )
     write_private(folder / "features.safetensors", features)
     write_private(private / "records.json", _records(evidence))
@@ -182,7 +184,16 @@ def _records(evidence: Evidence) -> bytes:
         for i, record in enumerate(evidence.records)
     ]
     left = [{**_opening(e, i), "reason": e.reason} for i, e in enumerate(evidence.entangled)]
-    return canonical({"version": VERSION, "records": records, "entangled": left})
+    return canonical(
+        {
+            "version": VERSION,
+            "retained_salt": evidence.retained_salt,
+            "records": records,
+            "entangled": left,
+            "not_merged": list(evidence.unmerged),
+            "earlier_without_claim": list(evidence.earlier_without_claim),
+        }
+    )
 
 
 def _opening(record: RecordEvidence | EntangledEvidence, index: int) -> dict[str, Any]:
@@ -229,7 +240,8 @@ def read_evidence(run: Path) -> Evidence | None:
             f"Expected features.safetensors and private/ beside the certificate of {run}, found "
             "not all of them. Without them its claims cannot be carried on: put them back."
         )
-    fault = fault_in(statement, features, private) or fault_in_witnesses(statement, stored)
+    fault = fault_in(statement, features, private)
+    fault = fault or fault_in_witnesses(statement, private, stored)
     if fault is not None:
         raise InputError(
             f"Expected the private part of {run} to open its certificate, but {fault}. It was "
@@ -272,9 +284,10 @@ def read_evidence(run: Path) -> Evidence | None:
         layers=tuple(Layer(op=x.op, weight=x.weight, bias=x.bias) for x in model.layers),
         records=records,
         entangled=entangled,
-        not_merged=statement.not_merged,
+        unmerged=private.not_merged,
+        earlier_without_claim=private.earlier_without_claim,
         retained=features.retained.copy(),
-        retained_salt=features.salt,
+        retained_salt=private.retained_salt,
         removed=statement.removed,
         rule=statement.rule,
         seed=int(statement.seed),

@@ -6,10 +6,14 @@ The checker needs no torch; this part does. `recompute_features` starts it and r
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from expunge.errors import DataError, InputError
 
@@ -19,12 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["recompute_features"]
 
 
-def recompute_features(run: Path, job: Path) -> float:
+def recompute_features(run: Path, job: Path) -> float | str:
     """The largest difference between the rows of the certificate and those computed again.
 
-    It is relative to the largest value in them, or to 1 where all are smaller.
-    `job` names the model's factory and the training data. Raises InputError with the reason where
-    the other process fails.
+    A row's difference is relative to its largest value, or to the median of these over all rows
+    where that is larger. Says in words where a label or the number of rows differs. `job` names the
+    model's factory and the training data. Raises InputError with the reason where the other process
+    fails.
     """
     done = subprocess.run(  # noqa: S603 - our own module, with paths as arguments
         [sys.executable, "-m", "expunge.cli._recompute", str(run), str(job)],
@@ -34,7 +39,8 @@ def recompute_features(run: Path, job: Path) -> float:
     )
     try:
         found = json.loads(done.stdout.splitlines()[-1])
-        return float(found["largest"])
+        fault = found["fault"]
+        return float(found["largest"]) if fault is None else str(fault)
     except (IndexError, KeyError, ValueError, TypeError) as error:
         words = done.stderr.strip().splitlines()[-1:] or ["it printed nothing"]
         raise InputError(
@@ -43,8 +49,7 @@ def recompute_features(run: Path, job: Path) -> float:
         ) from error
 
 
-def _largest(run: Path, path: Path) -> float:
-    import numpy as np
+def _found(run: Path, path: Path) -> tuple[float, str | None]:
     import torch
 
     import expunge
@@ -74,19 +79,19 @@ def _largest(run: Path, path: Path) -> float:
                 f"Expected every record of the certificate among the rows of {path}, but "
                 f"{len(missing)} are not there. Give the same data and ids as the run had."
             )
-        parts = [rows.select(torch.tensor([place[r.id] for r in own]).long())]
+        forgotten = rows.select(torch.tensor([place[r.id] for r in own]).long())
+        wrong = sum(a != r.label for a, r in zip(forgotten.labels.tolist(), own, strict=True))
+        if wrong:
+            return 0.0, f"{wrong} of {len(own)} records have another label in the data"
         stays = never_forgotten(rows, result.forgotten)
-        wanted = [np.stack([r.row for r in own])] if own else []
-        if len(evidence.retained):
-            if len(stays) != len(evidence.retained):
-                raise DataError(
-                    f"Expected {len(evidence.retained):,} rows that stay in {path}, got "
-                    f"{len(stays):,}. Give the same data and ids as the run had."
-                )
-            parts.append(stays)
-            wanted.append(evidence.retained)
-        largest, scale = 0.0, 1.0
-        for chosen, rows_then in zip(parts if own else parts[1:], wanted, strict=True):
+        if evidence.form == "gated" and len(stays) != len(evidence.retained):
+            count = len(evidence.retained)
+            return 0.0, f"{len(stays):,} rows stay in the data, the certificate has {count:,}"
+        largest = 0.0
+        then = [np.stack([r.row for r in own]) if own else evidence.retained[:0], evidence.retained]
+        for chosen, rows_then in zip((forgotten, stays), then, strict=True):
+            if not len(rows_then):
+                continue
             now = seen(
                 result.model,
                 head,
@@ -95,10 +100,18 @@ def _largest(run: Path, path: Path) -> float:
                 batch_size=256,
                 device=torch.device("cpu"),
             ).start
-            largest = max(largest, float(np.abs(now.astype(float) - rows_then).max()))
-            scale = max(scale, float(np.abs(rows_then).max()))
-    return largest / scale
+            largest = max(largest, apart(now, rows_then))
+    return largest, None
+
+
+def apart(now: NDArray[np.float32], then: NDArray[np.float32]) -> float:
+    """The largest difference of a row (n, d), of its size; infinite where it is not a number."""
+    size = abs(then.astype(float)).max(axis=1)
+    far = abs(now.astype(float) - then).max(axis=1)
+    share = far / np.maximum(np.maximum(size, np.median(size)), np.finfo(float).tiny)
+    return float(share.max()) if np.isfinite(share).all() else math.inf
 
 
 if __name__ == "__main__":
-    print(json.dumps({"largest": _largest(Path(sys.argv[1]), Path(sys.argv[2]))}))  # noqa: T201
+    largest, fault = _found(Path(sys.argv[1]), Path(sys.argv[2]))
+    print(json.dumps({"largest": largest, "fault": fault}))  # noqa: T201

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from enum import StrEnum
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,12 +71,16 @@ def verify(
         raise typer.Exit(found.exit_code)
 
 
-def _recomputing() -> Callable[[Path, Path], float] | None:
-    """What computes features again, where this installation has it."""
+def _recomputing() -> Callable[[Path, Path], float | str] | None:
+    """What computes features again, where torch is installed."""
     try:
-        return import_module("expunge.cli._recompute").recompute_features
-    except ImportError:
+        if find_spec("torch") is None:
+            return None
+    except (ImportError, ValueError):  # torch is blocked
         return None
+    found: Callable[[Path, Path], float | str]
+    found = import_module("expunge.cli._recompute").recompute_features
+    return found
 
 
 def _show(screen: Screen, found: Verification) -> None:
