@@ -128,3 +128,15 @@ def test_recompute_says_what_it_needs_or_does_it(signed, capsys, monkeypatch):
     monkeypatch.setattr(verify, "_recomputing", lambda: lambda run, job: 1e-9)
     code, _, err = typed(capsys, line)
     assert (code, "largest relative difference 1e-09" in err) == (0, True)
+
+
+def test_recompute_without_torch_is_not_checked(signed, capsys, monkeypatch):
+    from expunge.cli import verify
+
+    def blocked(name):
+        raise ImportError(name)
+
+    for find in (lambda name: None, blocked):
+        monkeypatch.setattr(verify, "find_spec", find)
+        code, _, err = typed(capsys, "verify run --trust signer.pub.pem --recompute job.toml")
+        assert (code, "computing features needs torch" in err.replace("\n", " ")) == (11, True)

@@ -80,10 +80,14 @@ def network_of(
             continue
         weight = _matrix(tensors, str(weight_name), columns=size)
         size = len(weight)
+        if not size:
+            raise _unfit(str(weight_name), "a layer with some width", weight.shape)
         bias = _vector(tensors, bias_name, size)
         stages.append(Stage(weight=weight, bias=bias))
     weight = _matrix(tensors, under(head, "weight"), columns=size)
     classes = len(weight)
+    if not classes:
+        raise _unfit(under(head, "weight"), "a head with a row for each class", weight.shape)
     bias_name = under(head, "bias")
     gate_weight, gate_bias, shift = _gates(tensors, head, classes=classes, size=size)
     return Network(
@@ -115,8 +119,8 @@ def _gates(
 
 def _matrix(tensors: Mapping[str, NDArray[Any]], name: str, *, columns: int) -> NDArray[np.float32]:
     found = _float32(tensors, name)
-    if found.ndim != 2 or found.shape[1] != columns or not len(found):
-        raise _unfit(name, f"a matrix with rows of {columns} columns", found.shape)
+    if found.ndim != 2 or found.shape[1] != columns:
+        raise _unfit(name, f"a matrix with {columns} columns", found.shape)
     return found
 
 
