@@ -59,7 +59,7 @@ def matrix() -> str:
         cells = (
             f"[{info.name}](methods/{info.name}.md)",
             info.summary,
-            _listed(info.needs),
+            method().needs_in_words(),
             _listed(info.aims),
             _listed(info.scopes),
             ", ".join(info.claims),
@@ -91,7 +91,7 @@ def _facts(method: type[expunge.Method]) -> str:
         "|---|---|",
         f"| class | `expunge.{method.__name__}` |",
         f"| summary | {info.summary} |",
-        f"| needs | {_listed(info.needs)} |",
+        f"| needs | {method().needs_in_words()} |",
         f"| aim | {_listed(info.aims)} |",
         f"| for | {_listed(info.scopes)} |",
         f"| supports at most | {', '.join(info.claims)} |",

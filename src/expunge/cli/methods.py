@@ -32,7 +32,7 @@ def methods(
                 (
                     m.info.name,
                     m.info.summary,
-                    ", ".join(sorted(m.info.needs)),
+                    m().needs_in_words(),
                     ", ".join(sorted(m.info.aims)),
                     ", ".join(sorted(m.info.scopes)),
                     ", ".join(m.info.claims),

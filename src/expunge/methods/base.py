@@ -49,6 +49,15 @@ class Method(ABC):
         del scope
         return self.needs
 
+    def needs_in_words(self) -> str:
+        """`info.needs`, and what a scope asks for beyond, as lists and tables show it."""
+        words = ", ".join(sorted(self.info.needs))
+        for scope in sorted(self.info.scopes):
+            beyond = self.needs_for(scope) - self.info.needs
+            if beyond:
+                words += f"; for {scope} also {', '.join(sorted(beyond))}"
+        return words
+
     def refuse(self, model: nn.Module, task: ForgetTask, before: Before) -> None:
         """Raise an ExpungeError where this request on this model cannot be served; changes nothing.
 
