@@ -7,6 +7,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from expunge.errors import InputError
 from expunge.records import RunRecord
@@ -25,7 +26,7 @@ def history_text(result: Unlearned, files: Mapping[str, str]) -> str:
             "scope": request.scope,
             "classes": sorted(request.classes),
             "ids": list(request.ids),
-            "labels": None if request.rows is None else request.rows.labels.tolist(),
+            "labels": None if request.labels is None else list(request.labels),
             "salt": request.salt,
             "commitment": commitment(request),
         }
@@ -59,6 +60,7 @@ def read_history(path: Path, record: RunRecord) -> tuple[tuple[Forgotten, ...], 
                 classes=frozenset(int(c) for c in r["classes"]),
                 ids=tuple(str(i) for i in r["ids"]),
                 salt=str(r["salt"]),
+                labels=_labels(r),
             )
             for r in facts["requests"]
         )
@@ -75,6 +77,16 @@ def read_history(path: Path, record: RunRecord) -> tuple[tuple[Forgotten, ...], 
             "differ). Put the right private/ back."
         )
     return requests, split_seed
+
+
+def _labels(request: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The label of each id; None where the run that wrote them had not seen the rows."""
+    if request["labels"] is None:
+        return None
+    labels = tuple(int(label) for label in request["labels"])
+    if len(labels) != len(request["ids"]):
+        raise ValueError(f"{len(labels)} labels for {len(request['ids'])} ids")
+    return labels
 
 
 def _public_split_seed(path: Path, record: RunRecord) -> int:

@@ -81,6 +81,8 @@ def descend(
     """
     _check(recipe)
     rows = as_rows(dataset)
+    if not len(rows):
+        raise InputError("Expected at least one row to train on, got none. Give training data.")
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise InputError(

@@ -8,6 +8,7 @@ A `ForgetTask` names the forget rows and everything a method may be handed. Make
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final
@@ -15,7 +16,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor, nn
 
-from expunge.data.rows import Rows, as_rows, content_digests
+from expunge.data.rows import Rows, as_rows, content_digests, id_texts, refuse_single
 from expunge.errors import TaskError
 from expunge.records import Aim, Scope
 from expunge.statistics import FeatureStatistics
@@ -141,8 +142,6 @@ def forget_classes(
     refuse. `ids` name the rows of whichever is given (default: the row index as text). `holdout`
     are rows never trained on. Raises TaskError for unknown or empty classes.
     """
-    if not isinstance(classes, Iterable) or isinstance(classes, str):
-        raise TaskError(f"Expected `classes` to be a set of class numbers, got {classes!r}.")
     wanted = frozenset(_whole(classes, "classes"))
     if not wanted:
         raise TaskError("Expected `classes` to name at least one class, got none.")
@@ -255,10 +254,12 @@ def forget_ids(
     """Ask for records of classes that stay to be treated as never seen, by id.
 
     `ids` names the rows of `train` (default: its own `id` array, else the row index as text).
-    Raises TaskError for ids that are unknown, given twice, or none at all.
+    `wanted` is a list, set or array; numbers and UTF-8 bytes are read as text, as `ids` are. Raises
+    TaskError for ids that are unknown, given twice, or none at all, and for a plain text.
     """
     rows = as_rows(train, ids=ids)
-    texts = [str(i) for i in wanted]
+    refuse_single(wanted, "wanted")
+    texts = id_texts(wanted, "wanted")
     _no_doubles(texts, "ids")
     position = {text: i for i, text in enumerate(rows.ids)}
     unknown = [t for t in texts if t not in position]
@@ -314,15 +315,18 @@ def forget_subclasses(
 
 
 def _whole(values: Iterable[Any], argument: str) -> list[int]:
+    refuse_single(values, argument)
     numbers = []
     for value in values:
         kind = str(getattr(value, "dtype", type(value).__name__))
-        if "bool" in kind or "float" in kind or isinstance(value, str):
+        whole: Any = None if "bool" in kind else value
+        try:
+            numbers.append(operator.index(whole))
+        except TypeError as error:
             raise TaskError(
                 f"Expected `{argument}` to be whole numbers, got {value!r}. Turn a mask into row "
                 "numbers first."
-            )
-        numbers.append(int(value))
+            ) from error
     return numbers
 
 

@@ -17,7 +17,14 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from expunge._judging import Outputs, judge_absent, judge_unseen, most_known, tune_and_judge
+from expunge._judging import (
+    Outputs,
+    absent_again,
+    judge_absent,
+    judge_unseen,
+    tune_and_judge,
+    unseen_again,
+)
 from expunge._rng import isolated, preserved
 from expunge._state import (
     count_changed,
@@ -31,7 +38,7 @@ from expunge._state import (
     state_of,
 )
 from expunge.certificate.evidence import Evidence
-from expunge.data.rows import Rows
+from expunge.data.rows import Rows, content_digests
 from expunge.errors import (
     ContractError,
     DataError,
@@ -84,7 +91,8 @@ RECORD_VERSION = 1
 class Forgotten:
     """One request that was served: its ids and classes stay forgotten in every later request.
 
-    `rows` is kept in memory so that later requests check it again; None after a reload.
+    `labels` are those of the ids then, None where an old history does not tell. `rows` is kept in
+    memory so that later requests check it again; None after a reload.
     """
 
     aim: Aim
@@ -92,6 +100,7 @@ class Forgotten:
     classes: frozenset[int]
     ids: tuple[str, ...]
     salt: str
+    labels: tuple[int, ...] | None = None
     rows: Rows | None = None
 
 
@@ -229,11 +238,8 @@ def unlearn(
     restore_layout(edited, layout)
     _check_contract(door, edited, digest_before, hooks, structure)
     changed = {
-        kind: count_changed(dict(old), dict(new))
-        for kind, old, new in (
-            ("parameters", door.original.named_parameters(), edited.named_parameters()),
-            ("buffers", door.original.named_buffers(), _known(door, edited)),
-        )
+        "parameters": count_changed(_weights_of(door.original), _weights_of(edited)),
+        "buffers": _changed_buffers(door, edited),
     }
     if changed["buffers"] and not method.info.changes_buffers:
         raise ContractError(
@@ -241,7 +247,7 @@ def unlearn(
             f"`changes_buffers`), but {changed['buffers']} entries changed. This is a bug in the "
             "method."
         )
-    outcome = _judge(door, before, edited.to(door.device), sum(changed.values()))
+    outcome = _judge(door, before, edited.to(door.device), sum(changed.values()), run.evidence)
     edited.to(own_device)
     forgotten = Forgotten(
         aim=task.aim,
@@ -249,6 +255,7 @@ def unlearn(
         classes=task.classes,
         ids=task.forget.ids,
         salt=secrets.token_hex(32),
+        labels=tuple(task.forget.labels.tolist()),
         rows=task.forget,
     )
     statistics = _carried_statistics(door, handed, edited, run)
@@ -272,7 +279,7 @@ def unlearn(
             peak_bytes=peak,
             samples_touched=run.samples_touched,
             gradient_steps=run.gradient_steps,
-            parameters=sum(p.numel() for p in edited.parameters()),
+            parameters=sum(tensor.numel() for tensor in _weights_of(edited).values()),
             parameters_changed=changed["parameters"],
             buffers_changed=changed["buffers"],
         ),
@@ -302,13 +309,26 @@ def unlearn(
     )
 
 
-def _known(door: _Door, edited: nn.Module) -> list[tuple[str, Tensor]]:
-    """The buffers that the given model has too: those of a patched head are not changed ones."""
-    names = {name for name, _ in door.original.named_buffers()}
-    if isinstance(edited, RegionPatched):
-        names = {name for name in names if name.startswith("base.")}
-    names -= set() if door.head is None else door.head.tensor_names()
-    return [(name, tensor) for name, tensor in edited.named_buffers() if name in names]
+def _inside(model: nn.Module) -> nn.Module:
+    """The model, or the one inside patches on linear regions: its tensors keep their names."""
+    return model.base if isinstance(model, RegionPatched) else model
+
+
+def _weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters by name, and what patches on linear regions are made of, row by row."""
+    weights: dict[str, Tensor] = dict(_inside(model).named_parameters())
+    if isinstance(model, RegionPatched):
+        for name in ("active", "steepness", "owner", "shift"):
+            weights |= {f"{name}[{i}]": row for i, row in enumerate(model.get_buffer(name))}
+    return weights
+
+
+def _changed_buffers(door: _Door, edited: nn.Module) -> int:
+    """How many entries changed in buffers that the given model has, those of its head apart."""
+    own = set() if door.head is None else door.head.tensor_names()
+    old = {n: t for n, t in _inside(door.original).named_buffers() if n not in own}
+    new = {n: t for n, t in _inside(edited).named_buffers() if n in old}
+    return count_changed(old, new)
 
 
 def _head_after(door: _Door, edited: nn.Module) -> Head | None:
@@ -697,7 +717,7 @@ def _exclude_forgotten(door: _Door, earlier: Unlearned | None) -> None:
             f"Expected at least two of the model's {door.classes} classes to stay, got a request "
             f"that leaves {door.classes - len(door.gone)}."
         )
-    retain = None if task.retain is None else never_forgotten(task.retain, door.forgotten)
+    retain = _staying(door)
     if task.holdout is not None:
         past_rows = [r.rows for r in door.forgotten if r.rows is not None]
         door.tune, door.judge, door.dropped = tune_and_judge(
@@ -735,6 +755,20 @@ def _exclude_forgotten(door: _Door, earlier: Unlearned | None) -> None:
     door.task = dataclasses.replace(task, retain=retain, statistics=statistics, gone=door.gone)
 
 
+def _staying(door: _Door) -> Rows | None:
+    """The retain rows that no earlier request took away."""
+    if door.task.retain is None:
+        return None
+    retain = never_forgotten(door.task.retain, door.forgotten)
+    summed = "statistics" in door.needs and door.task.statistics is None
+    if not len(retain) and ("retain" in door.needs or summed):
+        raise TaskError(
+            "Expected some rows of `train` to stay, got none: this request and the earlier ones "
+            "take all of them. Delete the model instead."
+        )
+    return retain
+
+
 def never_forgotten(rows: Rows, requests: Sequence[Forgotten]) -> Rows:
     """The rows that none of these requests took away, by id or by class."""
     if not requests:
@@ -749,23 +783,45 @@ def never_forgotten(rows: Rows, requests: Sequence[Forgotten]) -> Rows:
 def found_again(request: Forgotten, rows: Rows) -> Forgotten:
     """The request with its records, found by id among `rows` where they were not kept.
 
-    Raises DataError where they are of another class than the request: the ids moved.
+    Raises DataError where these ids name other rows than then: other labels, or other content.
     """
-    if request.rows is not None:
-        return request
     wanted = set(request.ids)
     places = [n for n, i in enumerate(rows.ids) if i in wanted]
     if not places:
         return request
     found = rows.select(torch.tensor(places))
-    strangers = set(found.labels.tolist()) - request.classes
-    if request.scope == "classes" and strangers:
+    _refuse_others(request, found)
+    return request if request.rows is not None else dataclasses.replace(request, rows=found)
+
+
+def _refuse_others(request: Forgotten, found: Rows) -> None:
+    """Raise DataError where `found`, rows with ids of the request, are not its records."""
+    others: list[str] = []
+    labels = zip(found.ids, found.labels.tolist(), strict=True)
+    if request.labels is not None:
+        then = dict(zip(request.ids, request.labels, strict=True))
+        others = [i for i, label in labels if label != then[i]]
+    elif request.scope == "classes":
+        others = [i for i, label in labels if label not in request.classes]
+    what = "of another class" if others else "with other content"
+    if not others and request.rows is not None:
+        others = _different(request.rows, found)
+    if others:
         raise DataError(
-            f"Expected the rows of an earlier request to be of class {sorted(request.classes)}, "
-            f"got class {min(strangers)}. The data or their order changed since: give rows `ids` "
-            "that stay the same."
+            f"Expected row {others[0]!r} of `train` to be the record that an earlier request "
+            f"forgot, got one {what}. The data or their order changed since, and the ids now name "
+            "other rows: give rows `ids` that stay the same."
         )
-    return dataclasses.replace(request, rows=found)
+
+
+def _different(first: Rows, second: Rows) -> list[str]:
+    """Ids in both whose rows differ in content; only these are read."""
+    places = {i: n for n, i in enumerate(first.ids)}
+    shared = [n for n, i in enumerate(second.ids) if i in places]
+    new = second.select(torch.tensor(shared, dtype=torch.int64))
+    old = first.select(torch.tensor([places[i] for i in new.ids], dtype=torch.int64))
+    pairs = zip(new.ids, content_digests(old), content_digests(new), strict=True)
+    return [i for i, a, b in pairs if a != b]
 
 
 def _private_copy(door: _Door) -> nn.Module:
@@ -839,7 +895,9 @@ def _undefined(outputs: Outputs) -> bool:
     return any(bool((torch.isnan(z) | (z == torch.inf)).any()) for z in parts if z is not None)
 
 
-def _judge(door: _Door, before: list[Outputs], edited: nn.Module, changed: int) -> OutcomeReport:
+def _judge(
+    door: _Door, before: list[Outputs], edited: nn.Module, changed: int, evidence: Evidence | None
+) -> OutcomeReport:
     if changed == 0:
         return OutcomeReport(
             outcome=Outcome.NO_OP, reason="the weights are bit-identical to the original's"
@@ -854,25 +912,48 @@ def _judge(door: _Door, before: list[Outputs], edited: nn.Module, changed: int) 
     report = judge(
         before[0], after[0], door.task.forget.labels, judge_labels, door.gone, door.limits
     )
+    report = _judge_again(door, before[1:], after[1:], judge_labels, report, evidence)
     if "training" in door.method.info.needs and not report.outcome.accepted:
         return OutcomeReport(
             outcome=Outcome.DONE,
             reason=f"retrained from scratch; never rejected (measured: {report.reason})",
             figures=report.figures,
         )
-    past = [request for request in door.forgotten if request.rows is not None]
-    for request, outputs in zip(past, after[1:], strict=True):
-        if request.aim != "absent" or request.rows is None:
-            continue
-        left = most_known(outputs.forget, request.rows.labels)
-        if left > door.limits.forget_accuracy and report.outcome is not Outcome.WRECKED:
-            return OutcomeReport(
-                outcome=Outcome.INEFFECTIVE,
-                reason=f"records of an earlier request came back: {left:.2f} % recognised again "
-                f"(limit: {door.limits.forget_accuracy:g} %)",
-                figures=report.figures,
-            )
     return report
+
+
+def _judge_again(
+    door: _Door,
+    before: list[Outputs],
+    after: list[Outputs],
+    judge_labels: Tensor | None,
+    report: OutcomeReport,
+    evidence: Evidence | None,
+) -> OutcomeReport:
+    """The report, or `ineffective` where records of an earlier request came back."""
+    proven = set() if evidence is None else {record.id for record in evidence.records}
+    figures, back, unjudged = dict(report.figures), list[str](), dict[str, list[str]]()
+    past = [(n, r, r.rows) for n, r in enumerate(door.forgotten, 1) if r.rows is not None]
+    for (number, request, rows), old, new in zip(past, before, after, strict=True):
+        judge = absent_again if request.aim == "absent" else unseen_again
+        again = judge(old, new, rows.labels, judge_labels, door.gone, door.limits)
+        for name, value in again.figures.items():
+            figures[name] = max(figures.get(name, value), value)
+        if again.outcome is Outcome.INEFFECTIVE:
+            back.append(f"request {number}, {again.reason}")
+        if again.outcome is Outcome.UNDETERMINED and not proven.issuperset(request.ids):
+            unjudged.setdefault(again.reason, []).append(str(number))
+    for reason, numbers in unjudged.items():
+        door.notes.append(
+            f"records of earlier requests were not judged again: {reason} (request "
+            f"{', '.join(numbers)})"
+        )
+    if back and report.outcome is not Outcome.WRECKED:
+        report = OutcomeReport(
+            outcome=Outcome.INEFFECTIVE,
+            reason=f"records of an earlier request came back: {'; '.join(back)}",
+        )
+    return dataclasses.replace(report, figures=figures)
 
 
 def _check_contract(

@@ -12,6 +12,7 @@ from expunge._judging import (
     judge_unseen,
     masked,
     split_holdout,
+    unseen_again,
 )
 from expunge.data.rows import as_rows
 from expunge.errors import TaskError
@@ -172,6 +173,89 @@ def test_unseen_says_what_the_models_before_and_after_tell_together():
     shifted[::4] += 9.0
     figures = _unseen((3.0, 6.0), (0.0, 4.0), judge_after=shifted).figures
     assert (figures["before_after_auc"], figures["others_moved"]) == (0.5, 25.0)
+
+
+def test_unseen_gives_the_interval_of_every_auc():
+    figures = _unseen((3.0, 6.0), (0.0, 4.0)).figures
+    for name in ("loss", "margin"):
+        for when in ("before", "after"):
+            key = f"{name}_auc_{when}"
+            assert 0.0 <= figures[f"{key}_low"] < figures[key] < figures[f"{key}_high"] <= 1.0
+    assert figures["loss_auc_after_low"] < 0.5 < figures["loss_auc_after_high"]
+
+
+def test_unseen_counts_records_that_no_judge_row_is_like():
+    some = (O_LABELS != 1).nonzero().flatten()
+    out = _confident(OUTSIDERS, _spread(0.0, 4.0, 120))[some]
+    both = Outputs(forget=_confident(MEMBERS, _spread(3.0, 6.0, 60)), judge=out)
+    for labels, n in ((O_LABELS[some], 30), (torch.full((len(out),), 3), 60)):
+        report = judge_unseen(both, both, M_LABELS, labels, frozenset(), LIMITS)
+        assert report.figures["records_not_compared"] == n
+    assert _unseen((3.0, 6.0), (0.0, 4.0)).figures["records_not_compared"] == 0
+
+
+def test_unseen_says_what_could_have_been_seen_wherever_membership_was_computed():
+    few = list(range(16))
+    out = _confident([OUTSIDERS[i] for i in few], 1.0)
+    before = Outputs(forget=_confident(MEMBERS, 3.0), judge=out)
+    too_few_rows = judge_unseen(before, before, M_LABELS, O_LABELS[few], frozenset(), LIMITS)
+    no_signal = _unseen((0.0, 4.0), (0.0, 3.9))
+    into_the_band = _unseen((0.5, 4.5), (0.33, 4.33))
+    for report in (too_few_rows, no_signal, into_the_band):
+        seen = f"{report.figures['smallest_visible_excess']:.3f}"
+        assert report.outcome is Outcome.UNDETERMINED
+        assert f"with 60 forget records an excess of {seen} could have been seen" in report.reason
+    assert "fewer than 20 judge rows" in too_few_rows.reason
+
+
+def _again(before, after, labels=M_LABELS, gone=frozenset()):
+    out = _confident(OUTSIDERS, _spread(0.0, 4.0, 120))
+    old, new = (
+        Outputs(forget=_confident(labels.tolist(), _spread(*ends, len(labels))), judge=out)
+        for ends in (before, after)
+    )
+    return unseen_again(old, new, labels, O_LABELS, gone, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outcome"),
+    [
+        ((0.0, 4.0), (0.0, 4.0), Outcome.DONE),
+        ((0.0, 4.0), (3.0, 6.0), Outcome.INEFFECTIVE),
+        ((0.33, 4.33), (0.8, 4.8), Outcome.INEFFECTIVE),  # from within the band
+        ((0.8, 4.8), (1.0, 5.0), Outcome.DONE),
+        ((-6.0, -3.0), (3.0, 6.0), Outcome.INEFFECTIVE),  # wrong by force, and known again
+        ((0.0, 4.0), (-6.0, -3.0), Outcome.INEFFECTIVE),
+        ((3.0, 6.0), (3.1, 6.1), Outcome.DONE),  # it was there before this request
+        ((0.33, 4.33), (0.45, 4.45), Outcome.DONE),  # over the edge of the band by a hair
+    ],
+)
+def test_records_of_an_earlier_request_are_judged_again(before, after, outcome):
+    report = _again(before, after)
+    assert report.outcome is outcome
+    assert report.figures["earlier_smallest_visible_excess"] > 0
+    if outcome is Outcome.INEFFECTIVE:
+        assert "their membership signal rose from" in report.reason
+
+
+def test_the_hair_crosses_the_band():
+    figures = _again((0.33, 4.33), (0.45, 4.45)).figures
+    before = _again((0.45, 4.45), (0.33, 4.33)).figures["earlier_excess_after"]
+    band = figures["earlier_smallest_visible_excess"]
+    assert before < band < figures["earlier_excess_after"]
+
+
+def test_too_few_records_and_classes_that_are_gone_are_not_judged_again():
+    one = torch.tensor([0])
+    assert _again((0.0, 4.0), (3.0, 6.0), one).reason == "too few"
+    assert _again((0.0, 4.0), (3.0, 6.0), gone=frozenset({0, 1})).outcome is Outcome.DONE
+    elsewhere = torch.full((30,), 9)
+    alone = Outputs(forget=torch.zeros(30, 10), judge=torch.zeros(120, 10))
+    report = unseen_again(alone, alone, elsewhere, O_LABELS, frozenset(), LIMITS)
+    assert (report.outcome, report.reason) == (Outcome.UNDETERMINED, "too few")
+    alone = Outputs(forget=torch.zeros(30, 10), judge=None)
+    report = unseen_again(alone, alone, elsewhere, None, frozenset(), LIMITS)
+    assert (report.outcome, report.reason) == (Outcome.UNDETERMINED, "there is no holdout")
 
 
 def test_unseen_ineffective_where_less_than_half_is_gone():

@@ -153,6 +153,24 @@ def test_rows_of_different_shapes_are_refused():
         as_rows(Ragged()).batch(torch.arange(2))
 
 
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_no_rows_have_the_shape_of_the_others(form):
+    nothing = as_rows(form).select(torch.zeros(0, dtype=torch.int64))
+    inputs, labels = nothing.batch(torch.zeros(0, dtype=torch.int64))
+    assert (tuple(inputs.shape), inputs.dtype) == ((0, 2), torch.float32)
+    assert (tuple(labels.shape), labels.dtype) == ((0,), torch.int64)
+    assert content_digests(nothing) == []
+
+
+def test_no_rows_of_named_inputs_keep_their_names():
+    class Named(Pairs):
+        def __getitem__(self, i):
+            return {"left": self.x[i], "right": self.x[i][:1], "label": int(self.y[i])}
+
+    inputs, _ = as_rows(Named()).batch(torch.zeros(0, dtype=torch.int64))
+    assert {name: tuple(t.shape) for name, t in inputs.items()} == {"left": (0, 2), "right": (0, 1)}
+
+
 def test_labels_that_change_are_refused():
     class Moody(Pairs):
         targets = Y

@@ -1,5 +1,6 @@
 """Requests: what is chosen, and every wrong request refused by message."""
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -76,8 +77,46 @@ def test_holdout_and_training_are_carried():
 
 
 @pytest.mark.parametrize(
+    "wanted",
+    [
+        ["3", "5"],
+        {3, 5},
+        [b"3", b"5"],
+        np.array([3, 5]),
+        np.array(["3", "5"]),
+        np.array([b"3", b"5"]),
+        torch.tensor([3, 5]),
+        [torch.tensor(3), np.int64(5)],
+        (str(i) for i in (3, 5)),
+    ],
+    ids=repr,
+)
+def test_ids_asked_for_are_read_as_those_of_the_data(wanted):
+    assert forget_ids(TRAIN, wanted).forget.ids == ("3", "5")
+
+
+def test_ids_of_the_data_may_be_a_tensor():
+    assert forget_ids(TRAIN, [103], ids=torch.arange(100, 112)).forget.ids == ("103",)
+
+
+@pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: forget_ids(TRAIN, "12"), "`wanted` to be a list or set of entries, got '12'"),
+        (lambda: forget_ids(TRAIN, b"12"), "`wanted` to be a list or set of entries, got b'12'"),
+        (lambda: forget_ids(TRAIN, 1), "`wanted` to be .* got 1. Put a single one in a list"),
+        (lambda: forget_ids(TRAIN, None), "`wanted` to be .* got None"),
+        (lambda: forget_ids(TRAIN, torch.tensor(3)), r"`wanted` to be .* got tensor\(3\)"),
+        (lambda: forget_ids(TRAIN, np.array([[3], [5]])), r"one id an entry in `wanted`.*\(1,\)"),
+        (lambda: forget_ids(TRAIN, [b"\xff"]), "are no UTF-8"),
+        (lambda: forget_ids(TRAIN, ["3"], ids="abcdefghijkl"), "`ids` to be a list or set"),
+        (lambda: forget_ids(TRAIN, ["3"], ids=12), "`ids` to be a list or set of entries, got 12"),
+        (lambda: forget_indices(TRAIN, 5), "`indices` to be a list or set of entries, got 5"),
+        (lambda: forget_indices(TRAIN, None), "`indices` to be .* got None"),
+        (lambda: forget_indices(TRAIN, "5"), "`indices` to be .* got '5'"),
+        (lambda: forget_indices(TRAIN, b"5"), "`indices` to be .* got b'5'"),
+        (lambda: forget_indices(TRAIN, [None]), "`indices` to be whole numbers, got None"),
+        (lambda: forget_classes(TRAIN, b"1"), "`classes` to be a list or set of entries, got b'1'"),
         (lambda: forget_classes(TRAIN, []), "at least one class, got none"),
         (lambda: forget_classes(TRAIN, {-1}), "class numbers from 0, got -1"),
         (lambda: forget_classes(TRAIN, 1), "`classes`"),

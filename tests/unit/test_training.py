@@ -6,6 +6,7 @@ from torch import nn
 
 from expunge._state import digest_of, state_of
 from expunge._training import Recipe, descend
+from expunge.data.rows import as_rows
 from expunge.errors import InputError, MethodError
 from expunge.testing import toy
 
@@ -18,7 +19,7 @@ def _fit(recipe, seed=0, model=None, data=None):
         torch.manual_seed(seed)
         return recipe(
             model or made.factory(),
-            data or made.train,
+            made.train if data is None else data,
             generator=torch.Generator().manual_seed(seed),
             device=CPU,
         )
@@ -90,6 +91,12 @@ def test_augmentation_draws_from_the_generator():
 def test_unknown_schedule_is_refused():
     with pytest.raises(InputError, match='"constant", "cosine" or "step", got \'warm\''):
         _fit(Recipe(schedule="warm"))
+
+
+def test_no_rows_to_train_on_are_refused():
+    nothing = as_rows(toy("cnn").train).select(torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(InputError, match="at least one row to train on, got none"):
+        _fit(Recipe(epochs=1), data=nothing)
 
 
 def test_divergence_is_named():

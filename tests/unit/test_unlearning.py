@@ -5,12 +5,13 @@ import json
 import math
 import warnings
 from dataclasses import dataclass, field
+from functools import cache
 from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 import expunge
 from expunge import (
@@ -20,6 +21,8 @@ from expunge import (
     MaskClass,
     NaivePrototypeSurgery,
     PrototypeSurgery,
+    Prune,
+    Recipe,
     Retrain,
     Training,
     forget_classes,
@@ -91,6 +94,13 @@ class Keen(Scripted):
     """Retain rows and nothing else."""
 
     info: ClassVar[MethodInfo] = _info(needs=frozenset({"forget", "retain"}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainer(Scripted):
+    """Declares that it trains anew, and is never rejected."""
+
+    info: ClassVar[MethodInfo] = _info(needs=frozenset({"retain", "training"}))
 
 
 def _nudge(model, _task, _run):
@@ -708,3 +718,228 @@ def test_a_start_from_a_rejected_run_is_noted():
     assert any("the run this one starts from ended" in note for note in result.record.notes)
     with pytest.raises(expunge.ExpungeError, match="Expected `batch_size` of at least 1, got 0"):
         expunge.unlearn(made.trained(), barely, made.absent(3), seed=0, batch_size=0)
+
+
+# --- patches on linear regions: what counts as changed -------------------------------------------
+
+
+def _pair(data, rows=slice(None)):
+    return data.inputs["x"][rows], data.targets[rows]
+
+
+def _patch_elements(model):
+    return sum(
+        tensor.numel() for tensor in (model.active, model.steepness, model.owner, model.shift)
+    )
+
+
+def _published(model, wanted, train=None, seed=0):
+    task = forget_indices(train or _pair(MADE.train), wanted, holdout=_pair(MADE.holdout))
+    return unlearn(model, Prune.as_published(), task, seed=seed)
+
+
+def test_patches_count_as_changed_parameters_and_the_untouched_base_does_not():
+    base = sum(p.numel() for p in MADE.trained().parameters())
+    first = _published(MADE.trained(), range(5))
+    second = _published(first, range(5, 10), seed=1)
+    sizes = [0, _patch_elements(first.model), _patch_elements(second.model)]
+    assert sizes[0] < sizes[1] < sizes[2]
+    for result, before, after in zip((first, second), sizes[:-1], sizes[1:], strict=True):
+        assert result.outcome.outcome is Outcome.UNDETERMINED
+        cost = result.record.cost
+        assert cost.parameters_changed == after - before
+        assert (cost.parameters, cost.buffers_changed) == (base + after, 0)
+
+
+def test_published_prune_without_a_patch_is_a_no_op():
+    x, y = _pair(MADE.train)
+    wrong = y.clone()
+    wrong[:5] = (MADE.trained()(x[:5]).argmax(1) + 1) % 5
+    first = _published(MADE.trained(), range(5), train=(x, wrong))
+    assert first.outcome.outcome is Outcome.NO_OP
+    assert first.record.cost.parameters_changed == 0
+
+
+def test_retraining_a_patched_model_counts_the_base_alone():
+    first = _published(MADE.trained(), range(5))
+    cost = unlearn(first, Retrain(), MADE.unseen(7), seed=0).record.cost
+    base = sum(p.numel() for p in MADE.trained().parameters())
+    assert 0 < cost.parameters_changed <= cost.parameters == base
+
+
+# --- records of earlier requests are judged again -------------------------------------------------
+
+NOISE = torch.randint(5, (320,), generator=torch.Generator().manual_seed(3))
+LEARNT = (MADE.train.inputs["x"], NOISE[:160])
+UNSEEN = (MADE.holdout.inputs["x"][:160], NOISE[160:])
+
+
+def _wide():
+    return nn.Sequential(nn.Linear(12, 256), nn.ReLU(), nn.Linear(256, 5))
+
+
+@cache
+def _knowing(*rows):
+    """Weights of a net that learnt these rows by heart: their labels are noise."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = _wide()
+    chosen = torch.tensor(rows)
+    recipe = Recipe(epochs=150, batch_size=40, lr=0.2, weight_decay=0.0)
+    return recipe(
+        model,
+        (LEARNT[0][chosen], LEARNT[1][chosen]),
+        generator=torch.Generator().manual_seed(0),
+        device=torch.device("cpu"),
+    ).state_dict()
+
+
+FIRST, SECOND, THIRD = tuple(range(50)), tuple(range(50, 100)), tuple(range(100, 160))
+
+
+def _of_all():
+    model = _wide()
+    model.load_state_dict(_knowing(*FIRST, *SECOND, *THIRD))
+    return model
+
+
+def _becomes(model, *rows, wanted, holdout=UNSEEN, method=Scripted, **given):
+    """A request served by a method that returns the net that knows `rows`."""
+
+    def act(copied, _task, _run):
+        copied.load_state_dict(_knowing(*rows))
+        return copied
+
+    task = forget_indices(LEARNT, wanted, holdout=holdout, **given)
+    return unlearn(model, method(act=act), task, seed=0)
+
+
+def test_earlier_records_that_come_back_make_a_run_ineffective():
+    first = _becomes(_of_all(), *SECOND, *THIRD, wanted=FIRST)
+    assert first.outcome.outcome is Outcome.DONE
+    still = _becomes(first, *THIRD, wanted=SECOND)
+    assert still.outcome.outcome is Outcome.DONE
+    figures = still.outcome.figures
+    assert 0 < figures["earlier_excess_after"] < figures["earlier_smallest_visible_excess"]
+    back = _becomes(first, *FIRST, *THIRD, wanted=SECOND)
+    assert back.outcome.outcome is Outcome.INEFFECTIVE
+    assert "records of an earlier request came back: request 1, their membership signal rose" in (
+        back.outcome.reason
+    )
+    assert back.outcome.figures["earlier_excess_after"] > 0.3
+    assert "loss_auc_after" in back.outcome.figures
+
+
+def test_the_request_that_came_back_is_named_by_number():
+    second = _becomes(_becomes(_of_all(), *SECOND, *THIRD, wanted=FIRST), *THIRD, wanted=SECOND)
+    third = _becomes(second, *SECOND, *THIRD[30:], wanted=THIRD[:30])
+    assert third.outcome.outcome is Outcome.INEFFECTIVE
+    assert "came back: request 2, " in third.outcome.reason
+    assert "request 1" not in third.outcome.reason
+
+
+def test_retraining_is_not_rejected_for_earlier_records():
+    training = Training(_wide, lambda model, *_, **__: model)
+    first = _becomes(_of_all(), *SECOND, *THIRD, wanted=FIRST)
+    back = _becomes(first, *FIRST, *THIRD, wanted=SECOND, method=Trainer, training=training)
+    assert back.outcome.outcome is Outcome.DONE
+    assert "never rejected (measured: records of an earlier request" in back.outcome.reason
+
+
+def test_what_could_not_be_judged_again_is_noted():
+    few = _becomes(_of_all(), *SECOND, *THIRD, wanted=FIRST[:1])
+    second = _becomes(few, *THIRD, wanted=SECOND)
+    note = "records of earlier requests were not judged again: too few (request 1)"
+    assert note in second.record.notes
+    blind = _becomes(few, *THIRD, wanted=SECOND, holdout=None)
+    note = "records of earlier requests were not judged again: there is no holdout (request 1)"
+    assert note in blind.record.notes
+
+
+def test_what_a_certificate_proves_again_needs_no_note():
+    result = unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0), seed=0)
+    again = unlearn(result, Prune(form="gated"), MADE.unseen(5), seed=0)
+    assert not any("not judged again" in note for note in again.record.notes)
+    void = unlearn(result, FineTune(epochs=1), MADE.unseen(5), seed=0)
+    assert any("not judged again: too few (request 1)" in note for note in void.record.notes)
+
+
+# --- ids that name other rows than before ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 5])
+def test_row_numbers_of_a_shrunken_set_are_refused_by_label(wanted):
+    first = unlearn(MADE.trained(), FineTune(epochs=1), MADE.unseen(0, 1, 2), seed=0)
+    shrunk = forget_indices(_pair(MADE.train, slice(3, None)), [wanted])
+    with pytest.raises(DataError, match=r"row '.' of `train` .* of another class.*give rows `ids`"):
+        unlearn(first, FineTune(epochs=1), shrunk, seed=0)
+
+
+def test_row_numbers_of_a_shrunken_set_are_refused_by_content():
+    first = unlearn(MADE.trained(), FineTune(epochs=1), MADE.unseen(0, 1, 2), seed=0)
+    same_labels = _pair(MADE.train, slice(5, None))
+    assert torch.equal(same_labels[1][:3], MADE.train.targets[:3])
+    with pytest.raises(DataError, match=r"row '0' of `train` .* with other content"):
+        unlearn(first, FineTune(epochs=1), forget_indices(same_labels, [9]), seed=0)
+
+
+def test_row_numbers_after_a_class_request_are_checked_too():
+    first = unlearn(MADE.trained(), MaskClass(), MADE.absent(3), seed=0)
+    stays = (MADE.train.targets != 3).nonzero().flatten()
+    with pytest.raises(DataError, match="of another class"):
+        unlearn(first, MaskClass(), forget_classes(_pair(MADE.train, stays), {1}), seed=0)
+
+
+def test_ids_that_stay_the_same_serve_on_a_shrunken_set():
+    names = [f"p{i}" for i in range(160)]
+    task = forget_indices(MADE.train, [0, 1, 2], ids=names)
+    first = unlearn(MADE.trained(), FineTune(epochs=1), task, seed=0)
+    shrunk = forget_indices(_pair(MADE.train, slice(2, None)), [3], ids=names[2:])
+    second = unlearn(first, FineTune(epochs=1), shrunk, seed=0)
+    assert second.record.retain_count == 156
+
+
+def test_only_rows_with_a_forgotten_id_are_compared():
+    reads = []
+    first = unlearn(MADE.trained(), Scripted(act=_nudge), MADE.unseen(3, 9), seed=0)
+    task = forget_indices(MADE.train.watched(reads.append), [20])
+    expunge.unlearning.found_again(first.forgotten[0], task.retain)
+    assert sorted(reads) == [3, 9]
+
+
+# --- no rows left --------------------------------------------------------------------------------
+
+
+def _named(method):
+    return method.info.name
+
+
+def _subset(data, rows):
+    return Subset(data, range(len(data))[rows])
+
+
+@pytest.mark.parametrize("method", [FineTune(epochs=1), Retrain(), Prune()], ids=_named)
+@pytest.mark.parametrize("make", [_pair, _subset])
+def test_a_request_that_leaves_no_row_is_refused(method, make):
+    train = make(MADE.train, slice(0, 10))
+    given = {"holdout": MADE.holdout, "training": MADE.training()}
+    task = forget_indices(train, range(4), **given)
+    first = unlearn(MADE.trained(), Scripted(act=_nudge), task, seed=0)
+    with pytest.raises(TaskError, match="some rows of `train` to stay, got none"):
+        unlearn(first, method, forget_indices(train, range(4, 10), **given), seed=0)
+
+
+def test_sums_over_no_row_are_refused():
+    train = Subset(MADE.train, range(10))  # rows 3 and 8 are of class 3
+    records = forget_indices(train, [0, 1, 2, 4, 5, 6, 7, 9])
+    first = unlearn(MADE.trained(), Scripted(act=_nudge), records, seed=0)
+    with pytest.raises(TaskError, match="some rows of `train` to stay, got none"):
+        unlearn(first, LeastSquaresRemoval(), forget_classes(train, {3}), seed=0)
+    assert unlearn(first, MaskClass(), forget_classes(train, {3}), seed=0).outcome
+
+
+@pytest.mark.parametrize("make", [_pair, _subset])
+def test_one_holdout_row_a_class_leaves_no_tune_rows(make):
+    task = MADE.unseen(0, 1, holdout=make(MADE.holdout, slice(0, 5)))
+    with pytest.raises(TaskError, match=r"got none in the tune half\. Give a larger holdout"):
+        unlearn(MADE.trained(), Prune(), task, seed=0)

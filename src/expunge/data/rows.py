@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -28,7 +28,16 @@ from torch.utils.data import (
 
 from expunge.errors import DataError, TaskError
 
-__all__ = ["Inputs", "Rows", "as_rows", "content_digests", "has_ids", "read_npz"]
+__all__ = [
+    "Inputs",
+    "Rows",
+    "as_rows",
+    "content_digests",
+    "has_ids",
+    "id_texts",
+    "read_npz",
+    "refuse_single",
+]
 
 Inputs = Tensor | dict[str, Tensor]
 """A batch of model inputs: one tensor, or named tensors handed over as keyword arguments."""
@@ -114,7 +123,8 @@ def _integer_labels(raw: Any, n: int, argument: str) -> Tensor:
 def _checked_ids(ids: Sequence[Any] | None, n: int, argument: str) -> tuple[str, ...]:
     if ids is None:
         return tuple(str(i) for i in range(n))
-    texts = tuple(_id_text(i, argument) for i in ids)
+    refuse_single(ids, "ids")
+    texts = id_texts(ids, argument)
     if len(texts) != n:
         raise TaskError(
             f"Expected one id a row in `{argument}`, got {len(texts)} ids for {n} rows."
@@ -129,8 +139,30 @@ def _checked_ids(ids: Sequence[Any] | None, n: int, argument: str) -> tuple[str,
     return texts
 
 
+def refuse_single(values: Any, argument: str) -> None:
+    """Raise TaskError for one text or one number where several entries are expected."""
+    single = isinstance(values, (str, bytes)) or getattr(values, "ndim", 1) == 0
+    if single or not isinstance(values, Iterable):
+        raise TaskError(
+            f"Expected `{argument}` to be a list or set of entries, got {values!r}. Put a single "
+            "one in a list."
+        )
+
+
+def id_texts(ids: Iterable[Any], argument: str) -> tuple[str, ...]:
+    """Ids as text, one way for those of the data and those asked for; arrays entry by entry."""
+    return tuple(_id_text(i, argument) for i in ids)
+
+
 def _id_text(value: Any, argument: str) -> str:
     """The id as text; byte strings (numpy's dtype S) are read as UTF-8."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        if value.ndim:
+            raise TaskError(
+                f"Expected one id an entry in `{argument}`, got shape {tuple(value.shape)}. "
+                "Flatten the array of ids."
+            )
+        value = value.item()
     if not isinstance(value, bytes):
         return str(value)
     try:
@@ -260,7 +292,9 @@ def as_rows(data: Any, *, ids: Sequence[Any] | None = None, argument: str = "tra
     labels = _labels_of(data, n, argument)
 
     def read(index: Tensor) -> tuple[Inputs, Tensor]:
-        items = [_split_item(_read_item(data, i, argument), argument) for i in index.tolist()]
+        # the first row tells the shape of none
+        wanted = index.tolist() or [0]
+        items = [_split_item(_read_item(data, i, argument), argument) for i in wanted]
         try:
             inputs = default_collate([item[0] for item in items])
         except Exception as error:
@@ -268,10 +302,17 @@ def as_rows(data: Any, *, ids: Sequence[Any] | None = None, argument: str = "tra
                 f"Expected the rows of `{argument}` to have one shape, but stacking them raised "
                 f"{type(error).__name__}: {error}. Resize or pad them in the data set."
             ) from error
-        return inputs, torch.tensor([item[1] for item in items], dtype=torch.int64)
+        found = torch.tensor([item[1] for item in items], dtype=torch.int64)
+        return _first(inputs, len(index)), found[: len(index)]
 
     texts = _checked_ids(ids, n, argument)
     return Rows(labels, texts, torch.arange(n), read)
+
+
+def _first(inputs: Inputs, n: int) -> Inputs:
+    if isinstance(inputs, Tensor):
+        return inputs[:n]
+    return {name: value[:n] for name, value in inputs.items()}
 
 
 def read_npz(path: Path | str) -> dict[str, Any]:
@@ -298,7 +339,7 @@ def has_ids(path: Path) -> bool:
 
 def _row_bytes(value: Tensor) -> npt.NDArray[np.uint8]:
     """The bytes of each row (n, bytes); also for dtypes that numpy does not know."""
-    flat = value.detach().cpu().contiguous().reshape(len(value), -1)
+    flat = value.detach().cpu().contiguous().reshape(len(value), value.shape[1:].numel())
     return flat.view(torch.uint8).numpy()
 
 
