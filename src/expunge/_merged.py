@@ -49,6 +49,7 @@ def attempt_merge(
     mine: Seen,
     labels: Int[Tensor, " records"],
     targets: Float[Tensor, "records classes"],
+    chosen: list[int],
     kept: Seen,
     kept_labels: Int[Tensor, " rows"],
     tune: Seen,
@@ -58,12 +59,16 @@ def attempt_merge(
     tolerance: float,
     seconds: float,
 ) -> Attempt:
-    """Solve for the least change of the head; the given model is not touched."""
+    """Solve for the least change of the head that serves the records at `chosen`.
+
+    The given model is not touched.
+    """
     past = [r for r in earlier if r.target is not None]
-    rows = [mine.features, *(torch.from_numpy(r.row)[None] for r in past)]
+    rows = [mine.features[chosen], *(torch.from_numpy(r.row)[None] for r in past)]
     every = torch.cat(rows)
-    truth = torch.cat([labels, torch.tensor([r.label for r in past], dtype=torch.int64)])
-    wanted = torch.cat([targets, *(torch.from_numpy(np.asarray(r.target))[None] for r in past)])
+    truth = torch.cat([labels[chosen], torch.tensor([r.label for r in past], dtype=torch.int64)])
+    goals = [targets[chosen], *(torch.from_numpy(np.asarray(r.target))[None] for r in past)]
+    wanted = torch.cat(goals)
     retained = _with_one(kept.features)
     found = merge(
         head_matrix(model, head),
@@ -80,9 +85,9 @@ def attempt_merge(
     )
     edited = copy.deepcopy(model)
     set_head_matrix(edited, head, found.matrix)
-    bounds = [tolerance] * len(labels) + [r.tolerance for r in past]
+    n = len(chosen)
+    bounds = [tolerance] * n + [r.tolerance for r in past]
     holds = _margins_hold(edited, head, every.numpy(), truth, wanted, bounds)
-    n = len(labels)
     with torch.no_grad():
         logits = head.of(edited)(tune.features.to(head.of(edited).weight)).cpu()
     change = (logits.argmax(1) == tune_labels).double().mean() - (
@@ -90,7 +95,11 @@ def attempt_merge(
     )
     return Attempt(
         model=edited,
-        claimed={i: Claimed("margin", tolerance) for i in range(n) if holds[i]},
+        claimed={
+            i: Claimed("margin", tolerance)
+            for i, held in zip(chosen, holds[:n], strict=True)
+            if held
+        },
         tune_change=100.0 * float(change),
         finished=found.finished,
         earlier_hold=all(holds[n:]),

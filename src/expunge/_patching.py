@@ -6,16 +6,15 @@ slack above the rounding error of any float32 evaluation, so that the checker wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from expunge.errors import DataError
+from expunge._twins import Twins
 from expunge.functional.gates import (
     Hull,
     best_scores,
@@ -25,11 +24,9 @@ from expunge.functional.gates import (
     whiten,
 )
 
-__all__ = ["Entangled", "Fitted", "Reason", "alike", "fit_gates", "unproven"]
+__all__ = ["Entangled", "Fitted", "Reason", "fit_gates", "unproven"]
 
 _UNIT = 2.0**-24
-_LAST_BITS = 2.0**-14
-_FEW = 16
 _LOOSE = 2.0**-13
 Reason = Literal["identical", "hull", "rounding"]
 
@@ -51,8 +48,8 @@ class Entangled:
 class Fitted:
     """Gates U (P, d) and c (P,) in the head's dtype, and which forget rows each one serves.
 
-    `served[p]` are the positions of the records of gate p (several only where their features are
-    equal). `by_program` counts the gates that the linear program found.
+    `served[p]` are the positions of the records of gate p (several only where their content or
+    their features are equal). `by_program` counts the gates that the linear program found.
     """
 
     weight: Float[Tensor, "gates features"]
@@ -67,66 +64,44 @@ def fit_gates(
     labels: Int[Tensor, " records"],
     kept: Float[Tensor, "rows features"],
     past: Float[Tensor, "earlier features"],
+    twins: Twins,
     *,
     ridge: float,
     nearest: int,
-    same: Callable[[int, int], bool],
-    same_record: Callable[[int, int], bool],
     report: Callable[[str, int, int], None],
 ) -> Fitted:
     """One gate a distinct record: closed form first, the linear program where that fails.
 
-    Gates are shut on what is kept and on `past`, the records of earlier requests. `same(i, r)` says
-    whether record i and kept row r are one and the same input: read in other batches, their
-    features may still differ in the last bits; `same_record(i, j)` the same of two records. Raises
-    DataError for one input with two labels.
+    Gates are shut on what is kept and on `past`, the records of earlier requests. Records of equal
+    content or equal features share a gate; a record that is also among what is kept gets none.
     """
-    groups, colliding = _groups(records, labels, same_record)
-    retained = torch.cat([kept, past]) if len(past) else kept
-    first = torch.tensor([g[0] for g in groups])
-    z = records[first.long()].double()
-    found = Fitted(torch.zeros(0, z.shape[1]), torch.zeros(0))
-    found.entangled += unproven(colliding)
+    found = Fitted(torch.zeros(0, records.shape[1]), torch.zeros(0))
+    groups, found.entangled = _groups(records, labels, kept, twins)
     if not groups:
         return found
+    retained = torch.cat([kept, past]) if len(past) else kept
+    z = records[torch.tensor([g[0] for g in groups])].double()
     reach = retained.abs().amax(0).double()
     white = whiten(retained, ridge)
     u = directions(white, z)
     best = best_scores(u, retained)
     weight, bias, good = _proven(u, (u * z).sum(1), best, z, retained, reach)
+    chosen = {p: (weight[p], bias[p]) for p in range(len(groups)) if good[p]}
     hard = [p for p in range(len(groups)) if not good[p]]
-    chosen: dict[int, tuple[Tensor, Tensor]] = {
-        p: (weight[p], bias[p]) for p in range(len(groups)) if good[p]
-    }
     whitened = white(retained) if hard else retained[:0].double()
     squares = whitened.square().sum(1)
     for done, p in enumerate(hard):
         report("separating records by linear programs", done, len(hard))
-        twin = _twin(records[first[p]], kept, partial(same, groups[p][0]))
-        if twin is not None:
-            found.entangled += alike(
-                groups[p], "identical", torch.tensor([twin]), torch.ones(1), 0.0
-            )
-            continue
         answer = separate(white, white(z[p][None])[0], whitened, squares, first=nearest)
         if isinstance(answer, Hull):
-            mean = answer.weights @ retained[answer.rows].double()
-            residual = float((mean - z[p]).abs().max()) * (1 + 2.0**-20) + 2.0**-40
-            own = bool((answer.rows < len(kept)).all()) and len(answer.rows) > 0
-            # else no witness that a checker would take: earlier records in it, or no solution
-            witness = own and residual <= _LOOSE * float(z[p].abs().max())
-            found.entangled += (
-                alike(groups[p], "hull", answer.rows, answer.weights, residual)
-                if witness
-                else unproven(groups[p])
-            )
+            found.entangled += _entangled(groups[p], answer, records, kept)
             continue
         v = answer[None]
         w, c, ok = _proven(
             v, (v * z[p]).sum(1), best_scores(v, retained), z[p][None], retained, reach
         )
         if not ok[0]:
-            found.entangled += unproven(groups[p])
+            found.entangled += _entangled(groups[p], None, records, kept)
             continue
         chosen[p] = (w[0], c[0])
         found.by_program += 1
@@ -161,55 +136,66 @@ def _narrow_overlaps(
     found.bias[touching[kept]] = bias[kept]
 
 
-def alike(
-    positions: list[int], reason: Reason, rows: Tensor, weights: Tensor, residual: float
-) -> list[Entangled]:
-    """One entry a record of equal features."""
-    return [Entangled(p, reason, rows.long(), weights.double(), residual) for p in positions]
-
-
-def unproven(positions: list[int]) -> list[Entangled]:
+def unproven(positions: Sequence[int]) -> list[Entangled]:
     """Records without a gate that holds beyond rounding, and without a witness."""
     nothing = torch.zeros(0)
-    return alike(positions, "rounding", nothing, nothing, 0.0)
+    return [Entangled(p, "rounding", nothing.long(), nothing.double(), 0.0) for p in positions]
 
 
 def _groups(
-    records: Tensor, labels: Tensor, same_record: Callable[[int, int], bool]
-) -> tuple[list[list[int]], list[int]]:
-    """Positions of equal feature rows together, and those whose twins have another label.
-
-    Raises DataError where such twins are one and the same input.
-    """
+    records: Tensor, labels: Tensor, kept: Tensor, twins: Twins
+) -> tuple[list[list[int]], list[Entangled]]:
+    """Positions that share a gate, and the records that none can serve."""
+    left: list[Entangled] = []
     groups: dict[bytes, list[int]] = {}
-    content = records.float().numpy()
-    for position in range(len(records)):
-        groups.setdefault(content[position].tobytes(), []).append(position)
-    good, colliding = [], []
-    for members in groups.values():
-        other = next((m for m in members if labels[m] != labels[members[0]]), None)
-        if other is None:
-            good.append(members)
-        elif same_record(members[0], other):
-            raise DataError(
-                f"Expected one label for one record, got labels {int(labels[members[0]])} and "
-                f"{int(labels[other])} in the forget set for the same input. Correct the data, or "
-                "forget only one of them."
-            )
+    for members in twins.groups:
+        row = twins.retained.get(members[0])
+        if row is None:
+            content = records[members[0]].float().numpy().tobytes()
+            groups.setdefault(content, []).extend(members)
         else:
-            colliding += members
-    return good, colliding
+            one = _only(row)
+            left += [Entangled(i, "identical", one.rows, one.weights, 0.0) for i in members]
+    good = []
+    for group in groups.values():
+        if len(labels[group].unique()) == 1:
+            good.append(group)
+        else:
+            left += _entangled(group, None, records, kept)
+    return good, left
 
 
-def _twin(
-    record: Float[Tensor, " features"],
-    kept: Float[Tensor, "rows features"],
-    same: Callable[[int], bool],
-) -> int | None:
-    """The kept row that is the same input as the record, if there is one among the nearest."""
-    far = (kept - record).abs().amax(1)
-    close = far <= _LAST_BITS * max(float(record.abs().max()), 1.0)
-    return next((r for r in close.nonzero().flatten().tolist()[:_FEW] if same(r)), None)
+def _entangled(
+    positions: Sequence[int], hull: Hull | None, records: Tensor, kept: Tensor
+) -> list[Entangled]:
+    """Why no gate serves these records of equal features: the closest mean of kept rows, if any.
+
+    Either the nearest row alone or the hull that the linear program found. Where neither is a
+    witness that a checker would take (earlier records in it, no solution, too far), `rounding`.
+    """
+    nearest = int((kept - records[positions[0]]).abs().amax(1).argmin())
+    means = [_mean(positions, _only(nearest), records, kept)]
+    if hull is not None and len(hull.rows) and int(hull.rows.max()) < len(kept):
+        means.append(_mean(positions, hull, records, kept))
+    best = min(means, key=lambda entries: entries[0].residual)
+    shown = all(e.residual <= _LOOSE * float(records[e.position].abs().max()) for e in best)
+    return best if shown else unproven(positions)
+
+
+def _mean(positions: Sequence[int], hull: Hull, records: Tensor, kept: Tensor) -> list[Entangled]:
+    """One entry a record, with its distance to the mean; float64 errors are counted."""
+    rows = kept[hull.rows].double()
+    mean, size = hull.weights @ rows, hull.weights @ rows.abs()
+    slack = 2.0**-40 * float(size.max()) if len(rows) > 1 else 0.0
+    far = [float((mean - records[i].double()).abs().max()) for i in positions]
+    return [
+        Entangled(i, "hull", hull.rows, hull.weights, apart * (1 + 2.0**-20) + slack)
+        for i, apart in zip(positions, far, strict=True)
+    ]
+
+
+def _only(row: int) -> Hull:
+    return Hull(torch.tensor([row]), torch.ones(1, dtype=torch.float64))
 
 
 def _proven(

@@ -145,8 +145,8 @@ class Cost:
     """What a run cost: `seconds` is the method alone, `door_seconds` the checks around it.
 
     `samples_touched` counts the rows that the method read, `parameters_changed` of `parameters` is
-    counted element by element, gates and patches included, `peak_bytes` is the peak resident memory of the process on a CPU (of
-    the device on a GPU).
+    counted element by element, gates and patches included, `peak_bytes` is the peak resident memory
+    of the process on a CPU (of the device on a GPU).
     """
 
     seconds: float

@@ -124,7 +124,7 @@ def test_the_statement_says_what_the_evidence_says(tmp_path):
         "rounds": "3",
     }  # fmt: skip
     assert payload["claim"].startswith(
-        "Of 6 forgotten records, each given its features: for 1 every output lies within 0.000101 of "
+        "Of 6 forgotten records, each given its features: for 1 every output lies within 0.000101 "
     )
     assert "for 2 nothing is claimed, since they are means of retained rows;" in payload["claim"]
     assert "for 1 nothing is claimed, since no gate holds beyond rounding" in payload["claim"]

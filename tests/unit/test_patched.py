@@ -120,6 +120,8 @@ def test_export_gives_a_plain_model_with_its_classes():
 def test_export_refuses_other_models():
     with pytest.raises(ModelError, match="Forget a class with Prune first"):
         export_narrow(nn.Sequential(_linear()))
+    with pytest.raises(ModelError, match=r"to be an nn\.Module, got dict\. .* `result\.model`"):
+        export_narrow({})
 
 
 def test_overflow_never_ends_at_a_removed_class():

@@ -10,7 +10,6 @@ from torch import nn
 
 import expunge
 from expunge import Prune, forget_indices, unlearn
-from expunge._patching import fit_gates
 from expunge.certificate import keygen, sign_run, verify
 from expunge.data.rows import as_rows
 from expunge.errors import DataError, InputError, MethodError, UnsupportedError
@@ -221,10 +220,10 @@ def test_head_methods_refuse_patched_heads():
 
 def test_forms_that_do_not_go_together_are_refused():
     narrow = unlearn(MADE.trained(), Prune(), MADE.absent(3), seed=0)
-    with pytest.raises(UnsupportedError, match="export_narrow"):
+    with pytest.raises(UnsupportedError, match="with all its rows to forget records"):
         unlearn(narrow, Prune(), MADE.unseen(0), seed=0)
     gated = unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0), seed=0)
-    with pytest.raises(UnsupportedError, match="Forget the class first"):
+    with pytest.raises(UnsupportedError, match="keeps its row, such as mask-class"):
         unlearn(gated, Prune(), MADE.absent(3), seed=0)
     with pytest.raises(UnsupportedError, match="earlier requests left gates"):
         unlearn(gated, Prune(form="merged"), MADE.unseen(1), seed=0)
@@ -277,10 +276,174 @@ def test_twins_in_the_forget_set_share_a_gate(tmp_path):
     assert verify(run, trust=key).exit_code == 0
 
 
-def test_a_retained_twin_with_another_label_is_named():
-    train = _with_copies({8: 0}, {})
-    with pytest.raises(DataError, match="for the same input"):
-        unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0, train=train), seed=0)
+EVERY_FORM = [
+    Prune(),
+    Prune(form="gated"),
+    Prune(form="merged"),
+    Prune(spec="mispredict"),
+    Prune.as_published(),
+]
+
+
+@pytest.mark.parametrize("method", EVERY_FORM, ids=lambda m: f"{m.mode}-{m.form}-{m.spec}")
+@pytest.mark.parametrize("rows", [(0,), (0, 11)], ids=["stays", "forgotten too"])
+def test_one_input_with_two_labels_is_refused_in_every_form(method, rows):
+    task = MADE.unseen(*rows, train=_with_copies({11: 0}, {}))
+    with pytest.raises(DataError, match="one label for one record, got 0 and 1 for the same input"):
+        unlearn(MADE.trained(), method, task, seed=0)
+
+
+def test_auto_is_gated_where_a_record_is_also_among_what_stays():
+    task = MADE.unseen(0, 1, train=_with_copies({10: 0}, {}))
+    result = unlearn(MADE.trained(), Prune(), task, seed=0)
+    assert result.record.structure == "wraps"
+    assert "form: gated, because 1 of 2 records are identical to retained rows" in (
+        result.record.notes
+    )
+    assert {e.reason for e in result.evidence.entangled} == {"identical"}
+
+
+def test_merged_claims_nothing_for_a_record_that_is_also_among_what_stays(tmp_path):
+    task = MADE.unseen(0, 1, train=_with_copies({10: 0}, {}))
+    result = unlearn(MADE.trained(), Prune(form="merged", tolerance=0.05), task, seed=0)
+    assert [r.id for r in result.evidence.records] == ["1"]
+    assert result.evidence.unmerged == ("0",)
+    assert any(
+        "1 of 2 records are not merged (1 identical to retained rows)" in n
+        for n in result.record.notes
+    )
+    run, key = _signed(result, tmp_path)
+    assert verify(run, trust=key).exit_code == 0
+
+
+def test_merged_alone_with_copies_of_what_stays_is_an_error():
+    task = MADE.unseen(0, train=_with_copies({10: 0}, {}))
+    with pytest.raises(MethodError, match="got 1 that are identical to retained rows"):
+        unlearn(MADE.trained(), Prune(form="merged"), task, seed=0)
+
+
+def test_equal_records_have_one_target_in_the_merged_form():
+    task = MADE.unseen(0, 5, train=_with_copies({5: 0}, {}))
+    result = unlearn(MADE.trained(), Prune(form="merged", tolerance=0.05), task, seed=0)
+    one, two = result.evidence.records
+    assert np.array_equal(one.target, two.target)
+
+
+def _unfinished(monkeypatch):
+    import expunge._merged as merged
+
+    def solve(*args, **settings):
+        return dataclasses.replace(own(*args, **settings), finished=False)
+
+    own = merged.merge
+    monkeypatch.setattr(merged, "merge", solve)
+
+
+def test_an_unfinished_edit_is_never_accepted(monkeypatch):
+    _unfinished(monkeypatch)
+    result = unlearn(MADE.trained(), Prune(tolerance=0.05), MADE.unseen(0, 1), seed=0)
+    assert result.record.structure == "wraps"
+    note = result.record.notes[0]
+    assert note.startswith("form: gated, because in the merged form 2 of 2 records fit")
+    assert note.endswith("the solver did not finish within 5 s")
+
+
+def test_an_unfinished_edit_that_was_asked_for_is_an_error(monkeypatch):
+    _unfinished(monkeypatch)
+    method = Prune(form="merged", tolerance=0.05)
+    with pytest.raises(MethodError, match=r"did not finish within 300 s\. Use .*merge_seconds"):
+        unlearn(MADE.trained(), method, MADE.unseen(0, 1), seed=0)
+
+
+def test_auto_says_that_forced_errors_need_gates():
+    result = unlearn(MADE.trained(), Prune(spec="mispredict"), MADE.unseen(0), seed=0)
+    assert "form: gated, because a forced error is offered with gates only" in result.record.notes
+
+
+class _Blind(nn.Module):
+    """A net that does not look at the last of its inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = MADE.trained()
+
+    def forward(self, x):
+        return self.body(x * (torch.arange(12) < 11))
+
+
+def _alike(copies):
+    """Rows that differ from others in the last input alone."""
+    train = _with_copies(copies, {})
+    train.inputs["x"][list(copies), 11] += 1.0
+    return train
+
+
+def test_features_of_a_row_that_stays_are_a_hull_that_the_checker_takes(tmp_path):
+    task = MADE.unseen(0, 1, train=_alike({10: 0}))
+    result = unlearn(_Blind(), Prune(form="gated"), task, seed=0)
+    (left,) = result.evidence.entangled
+    assert (left.id, left.reason, left.weights.tolist()) == ("0", "hull", [1.0])
+    assert left.names == ("10",)
+    run, key = _signed(result, tmp_path)
+    found = verify(run, trust=key)
+    assert found.exit_code == 0, _words(found)
+
+
+@pytest.mark.parametrize(
+    ("train", "reason"), [(_with_copies({10: 0}, {}), "identical"), (_alike({10: 0}), "hull")]
+)
+def test_what_to_do_fits_the_reason(train, reason):
+    words = rf"\({reason}\)\. Forget the retained rows that they equal or lie between too"
+    with pytest.raises(MethodError, match=words):
+        unlearn(_Blind(), Prune(form="gated"), MADE.unseen(0, train=train), seed=0)
+
+
+def test_logits_too_large_for_a_claim_are_said_to_be():
+    model = MADE.trained()
+    with torch.no_grad():
+        model.head.weight *= 1e7
+    with pytest.raises(MethodError, match=r"\(rounding\)\. What .* very large logits: use retrain"):
+        unlearn(model, Prune(form="gated"), MADE.unseen(0), seed=0)
+
+
+class _Unsteady(nn.Module):
+    """A net whose features differ in the last bits with the place of a row in its batch."""
+
+    def __init__(self):
+        super().__init__()
+        trained = MADE.trained()
+        self.body, self.head = trained.body, trained.head
+
+    def forward(self, x):
+        return self.head(self.body(x) * (1 + 2.0**-20 * (torch.arange(len(x)) % 2))[:, None])
+
+
+def test_equal_records_share_a_gate_wherever_they_are_read(tmp_path):
+    task = MADE.unseen(0, 5, 6, train=_with_copies({5: 0}, {}))
+    result = unlearn(_Unsteady(), Prune(form="gated"), task, seed=0)
+    assert len(result.model.head.gate_bias) == 2
+    one, two, _ = result.evidence.records
+    assert not np.array_equal(one.row, two.row)
+    assert np.array_equal(one.target, two.target)
+    run, key = _signed(result, tmp_path)
+    assert verify(run, trust=key).exit_code == 0
+
+
+def test_what_the_gates_tell_is_about_records_that_have_one():
+    task = MADE.unseen(0, 1, train=_with_copies({10: 0}, {}))
+    result = unlearn(MADE.trained(), Prune(form="gated"), task, seed=0)
+    assert result.record.log["patch_membership_auc"] == (1.0,)
+    assert any("records that have one (1) from tune rows" in n for n in result.record.notes)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_without_tune_rows_nothing_is_said_of_what_the_gates_tell():
+    x, y = _flat_holdout()
+    task = forget_indices(*_flat(), holdout=(x[:5], y[:5]))  # one row a class: all go to judge
+    result = unlearn(_mlp(), Prune(form="gated", spec="mispredict"), task, seed=0)
+    assert result.record.tune_count == 0
+    assert not any("tell" in name or "auc" in name for name in result.record.log)
+    assert not any("what the gates tell" in n for n in result.record.notes)
 
 
 def test_rows_added_later_that_open_an_earlier_gate_are_refused():
@@ -366,6 +529,38 @@ def test_other_nets_get_claims_at_the_features(kind):
     assert result.evidence.features == result.model.head.in_features
 
 
+class _Capped(nn.Module):
+    """A plain MLP but for a cap on its features, which no module shows."""
+
+    def __init__(self, cap):
+        super().__init__()
+        self.body, self.act, self.head = nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 5)
+        self.cap = cap
+
+    def forward(self, x):
+        return self.head(self.act(self.body(x)).clamp(max=self.cap))
+
+
+@pytest.mark.parametrize("met_by", ["what stays", "a record", "nobody"])
+def test_a_claim_starts_at_the_input_only_where_the_net_is_its_layers_on_every_row(met_by):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = _Capped(torch.inf)
+    (x, y), _ = _flat()
+    with torch.no_grad():
+        largest = model.act(model.body(x)).amax(1)
+    *_, second, top = largest.argsort().tolist()
+    model.cap = float(largest[[second, top]].mean()) if met_by != "nobody" else 1e3
+    others = [i for i in range(len(x)) if i not in (second, top)][:2]
+    chosen = [*others, second if met_by == "what stays" else top]
+    assert max(others) < min(second, top)  # the first rows do not meet the cap
+    task = forget_indices((x, y), chosen, holdout=_flat_holdout())
+    result = unlearn(model, Prune(form="gated"), task, seed=0)
+    capped = any("not what its layers give" in n for n in result.record.notes)
+    assert capped == (met_by != "nobody")
+    assert bool(result.evidence.layers) == (met_by == "nobody")
+
+
 @dataclasses.dataclass
 class _Answer:
     logits: torch.Tensor
@@ -436,13 +631,6 @@ def test_a_bound_that_says_nothing_is_refused():
         unlearn(MADE.trained(), Prune(tolerance=1.0), MADE.unseen(0), seed=0)
 
 
-def test_a_record_stored_twice_with_other_labels_is_named():
-    label = int(MADE.train.targets[0])
-    train = _with_copies({4: 0}, {4: (label + 1) % 5})
-    with pytest.raises(DataError, match="one label for one record"):
-        unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0, 4, train=train), seed=0)
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -452,6 +640,14 @@ def test_a_record_stored_twice_with_other_labels_is_named():
         ({"spec": "wrong"}, "`spec` among auto, unseen, mispredict"),
         ({"form": "loose"}, "`form` among"),
         ({"form": "merged", "spec": "mispredict"}, "offered for `unseen` only"),
+        ({"tolerance": "a"}, "`tolerance` to be a number, got 'a'"),
+        ({"margin": None}, "`margin` to be a number, got None"),
+        ({"ridge": True}, "`ridge` to be a number, got True"),
+        ({"nearest": 10.5}, r"`nearest` to be a whole number, got 10\.5"),
+        ({"clusters": 1.5}, "`clusters` to be a whole number"),
+        ({"rounds": 0}, "`rounds` above 0, got 0"),
+        ({"share": 1.5}, r"`share` of at most 1, got 1\.5"),
+        ({"spec": ["unseen"]}, "`spec` among"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(change, words):
@@ -490,42 +686,17 @@ def test_published_mode_forces_errors_and_reloads(tmp_path):
     assert torch.equal(_logits(back.model, task.forget), after)
 
 
+def test_published_mode_refuses_heads_that_other_modes_edited():
+    gated = unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(0), seed=0)
+    narrow = unlearn(MADE.trained(), Prune(), MADE.absent(3), seed=0)
+    for first, name in ((gated, "GatedLinear"), (narrow, "NarrowLinear")):
+        with pytest.raises(UnsupportedError, match=f"got a {name} .* Start from the original"):
+            unlearn(first, Prune.as_published(), MADE.unseen(1), seed=0)
+
+
 def test_published_mode_needs_no_holdout_and_no_training_data():
     assert Prune.as_published().needs_for("records") == frozenset({"forget"})
     assert Prune().needs_for("classes") == frozenset({"forget", "head"})
-
-
-def test_no_gate_opens_without_slack():
-    """Hulls, near misses and far rows: whatever is accepted is open and shut beyond rounding."""
-    g = torch.Generator().manual_seed(0)
-    retained = torch.randn(500, 6, generator=g)
-    records = torch.cat([torch.randn(30, 6, generator=g), 1e-6 + retained[:5]])
-    found = fit_gates(
-        records,
-        torch.zeros(35, dtype=torch.int64),
-        retained,
-        torch.zeros(0, 6),
-        ridge=1e-3,
-        nearest=50,
-        same=lambda *_: False,
-        same_record=lambda *_: False,
-        report=lambda *_: None,
-    )
-    served = {i for group in found.served for i in group}
-    left = {e.position for e in found.entangled}
-    assert served | left == set(range(35))
-    assert not served & left
-    for order in (torch.arange(6), torch.arange(6).flip(0)):  # any order of summation
-        u, c = found.weight[:, order], found.bias
-        shut = retained[:, order] @ u.T + c
-        assert bool((shut <= 0).all())
-        for p, (i, *_rest) in enumerate(found.served):
-            assert float(records[i, order] @ u[p] + c[p]) >= 1
-    for e in found.entangled:
-        if e.reason == "hull":
-            mean = (e.weights / e.weights.sum()) @ retained[e.rows].double()
-            assert float((mean - records[e.position]).abs().max()) <= e.residual
-            assert e.residual < 1e-5
 
 
 def test_statistics_survive_a_patch_of_the_head():

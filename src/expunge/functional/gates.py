@@ -190,9 +190,13 @@ def _solve(gaps: Float[Tensor, "rows features"]) -> tuple[Tensor, float, Tensor]
     cost[-1] = -1.0
     matrix = np.hstack([-gaps.numpy(), np.ones((n, 1))])
     bounds = [(-1.0, 1.0)] * d + [(None, None)]
-    dense = {"presolve": False}  # nothing to simplify in dense rows: presolve doubles the time
     found = linprog(
-        cost, A_ub=matrix, b_ub=np.zeros(n), bounds=bounds, method="highs", options=dense
+        cost,
+        A_ub=matrix,
+        b_ub=np.zeros(n),
+        bounds=bounds,
+        method="highs",
+        options={"presolve": False},  # nothing to simplify in dense rows: it doubles the time
     )
     if found.x is None:  # numerical trouble: nothing is claimed
         return torch.zeros(d, dtype=torch.float64), 0.0, torch.zeros(n, dtype=torch.float64)

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from expunge._evidence import Seen, network_as_is, network_with
 from expunge._shifts import Patch, proven_again
 from expunge.certificate.bounds import enclose, shut_rows
 from expunge.certificate.evidence import Evidence, Layer
 from expunge.certificate.network import Network
-from expunge.data.rows import Rows
-from expunge.errors import DataError, MethodError, UnsupportedError
+from expunge.errors import MethodError, UnsupportedError
 from expunge.functional.gates import gate_values, nearness
 from expunge.functional.membership import auc
 from expunge.heads import Head
 from expunge.methods.base import Run
 
-__all__ = ["BY_DESIGN", "from_input", "one_input", "refuse_reduced", "still_proven", "tell"]
+__all__ = ["BY_DESIGN", "from_input", "none_separable", "refuse_reduced", "still_proven", "tell"]
 
 BY_DESIGN = (
     "spec: mispredict misses the aim `unseen` by design: a retrained model gets most of the "
     "records right, and a forced error is itself a leak"
 )
+_BLOCK = 8192
+_SAME = 1e-5
+"""Relative to the largest logit: how far a model may be from its layers, evaluated exactly."""
 
 
 def refuse_reduced(model: nn.Module, head: Head, mine: Seen) -> None:
@@ -66,6 +70,9 @@ def from_input(
     if any(r.row.shape != (width,) for r in past):
         run.note(f"{starts}the records of earlier requests are known by their features")
         return None
+    if not all(_is_its_layers(model, head, layers, rows) for rows in (mine, kept)):
+        run.note(f"{starts}on some row the model is not what its layers give one after another")
+        return None
     deployed = network(patch.weight, patch.bias, patch.shift)
     again = proven_again(deployed, past)
     same = again is not None and [r.tolerance for r in again] == [r.tolerance for r in past]
@@ -75,6 +82,23 @@ def from_input(
             return found
     run.note(f"{starts}from the input the rounding bound is too wide")
     return None
+
+
+def _is_its_layers(model: nn.Module, head: Head, layers: Sequence[Layer], rows: Seen) -> bool:
+    """Whether the logits read from the model are those of its layers, one after another."""
+    state = {n: t.cpu().double() for n, t in model.state_dict().items() if isinstance(t, Tensor)}
+    last = copy.deepcopy(head.of(model)).cpu().double()
+    far = _SAME * rows.logits.abs().max()
+    blocks = zip(torch.from_numpy(rows.start).split(_BLOCK), rows.logits.split(_BLOCK), strict=True)
+    with torch.no_grad():
+        for start, logits in blocks:
+            value = start.double()
+            for layer in layers:
+                bias = None if layer.bias is None else state[layer.bias]
+                value = F.linear(value, state[layer.weight], bias) if layer.weight else value.relu()
+            if not bool(((last(value) - logits).abs() <= far).all()):
+                return False
+    return True
 
 
 def still_proven(run: Run, network: Network, kept: Seen) -> Evidence | None:
@@ -103,17 +127,19 @@ def still_proven(run: Run, network: Network, kept: Seen) -> Evidence | None:
     return dataclasses.replace(run.evidence, records=tuple(again))
 
 
-def one_input(forget: Rows, other: Rows, record: int, row: int) -> bool:
-    """Whether two rows are the same input, bit for bit; raises DataError if their labels differ."""
-    (x, label), (y, its) = forget.batch(torch.tensor([record])), other.batch(torch.tensor([row]))
-    first, second = (v if isinstance(v, dict) else {"": v} for v in (x, y))
-    same = all(torch.equal(first[name], second[name]) for name in first)
-    if same and int(label) != int(its):
-        raise DataError(
-            f"Expected one label for one record, got {int(label)} and {int(its)} for the same "
-            "input. Correct the data, or forget every copy of it."
-        )
-    return same
+def none_separable(patch: Patch) -> MethodError:
+    """The error where every record is entangled, with what to do about the reasons."""
+    reasons = {e.reason for e in patch.entangled}
+    advice = (
+        "What separates them is smaller than the rounding of the head in float32, as with very "
+        "large logits: use retrain."
+        if reasons == {"rounding"}
+        else "Forget the retained rows that they equal or lie between too, or use retrain."
+    )
+    return MethodError(
+        "Expected some record that a gate can separate from what stays, got "
+        f"{len(patch.entangled)} entangled ones ({', '.join(sorted(reasons))}). {advice}"
+    )
 
 
 def tell(spec: str, patch: Patch, mine: Seen, kept: Seen, tune: Seen, run: Run) -> None:
@@ -133,16 +159,24 @@ def tell(spec: str, patch: Patch, mine: Seen, kept: Seen, tune: Seen, run: Run) 
     run.log("gates", len(patch.bias))
     run.log("by_linear_program", patch.by_program)
     run.log("entangled", len(patch.entangled))
+    if len(tune.features):
+        _tell_leaks(patch, mine, kept, tune, run)
+
+
+def _tell_leaks(patch: Patch, mine: Seen, kept: Seen, tune: Seen, run: Run) -> None:
+    """What the gates tell of the records that have one, beside the tune rows."""
     opened = gate_values(patch.weight, patch.bias, tune.features)
     openings = float((opened > 0).double().sum(1).mean())
     chance = len(patch.bias) / (len(kept.features) + 1)
     run.log("openings_per_unseen_row", openings)
     run.log("openings_by_chance", chance)
     # every record lies at 1.5 of its own gate, before the clip: who has the file looks for that
-    scores = (nearness(patch.weight, patch.bias, s.features) for s in (mine, tune))
+    members = mine.features[sorted(patch.claimed)]
+    scores = (nearness(patch.weight, patch.bias, rows) for rows in (members, tune.features))
     told = auc(*scores)
     run.log("patch_membership_auc", told)
     run.note(
-        f"what the gates tell whoever holds the file: the records from other rows with an AUC of "
-        f"{told:.3f}; a row never seen opens {openings:.4f} gates on average (chance: {chance:.4f})"
+        f"what the gates tell whoever holds the file: records that have one ({len(members)}) from "
+        f"tune rows with an AUC of {told:.3f}; a tune row, never seen by the model, opens "
+        f"{openings:.4f} gates on average (chance: {chance:.4f})"
     )

@@ -16,10 +16,11 @@ does) but the outputs of data the model never saw.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal, final
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -36,18 +37,19 @@ from expunge._evidence import (
     seen,
 )
 from expunge._layers import layers_before
-from expunge._merged import Attempt, attempt_merge
-from expunge._patching import Fitted, fit_gates
+from expunge._patching import fit_gates
 from expunge._shifts import WIDEST, Claimed, solve_shifts
+from expunge._twins import find_twins
 from expunge.certificate.evidence import Layer
 from expunge.data.rows import Rows
-from expunge.errors import InputError, MethodError, UnsupportedError
+from expunge.errors import InputError, UnsupportedError
 from expunge.functional._published import forget_published
 from expunge.functional.targets import draw_targets, forced_errors
+from expunge.methods._forms import merged_form, refuse_head, refuse_published
 from expunge.methods._proofs import (
     BY_DESIGN,
     from_input,
-    one_input,
+    none_separable,
     refuse_reduced,
     still_proven,
     tell,
@@ -64,8 +66,21 @@ _RULE = {
     "t (neighbour - row) with t uniform in +-jitter towards one of its 5 nearest tune rows",
     "mispredict": "each target lifts the runner-up above the record's own label by the margin",
 }
-_MOST_LOST = 0.1
-"""Points of tune accuracy that the merged form may cost with form "auto"."""
+_FROM_ZERO = ("jitter", "ridge", "merge_seconds")
+_NUMBERS = {
+    **dict.fromkeys(("tolerance", "margin", "sharpness", "share", *_FROM_ZERO), Real),
+    **dict.fromkeys(("nearest", "clusters", "rounds"), Integral),
+}
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _share(targets: Float[Tensor, "records classes"], groups: Iterable[Sequence[int]]) -> None:
+    """Give equal records one target, that of the first."""
+    for members in groups:
+        targets[list(members)] = targets[members[0]].clone()
 
 
 @final
@@ -134,40 +149,10 @@ class Prune(Method):
     def refuse(self, model: nn.Module, task: ForgetTask, before: Before) -> None:
         """Refuse settings without a meaning, half precision, and forms that do not go together."""
         self._check()
-        head = before.head
-        if self.mode == "as_published" or head is None:
-            return
-        dtype = head.of(model).weight.dtype
-        if dtype != torch.float32:
-            raise UnsupportedError(
-                f"Expected a head in float32 for Prune, got {dtype}: the certificate holds for "
-                "float32 weights only. Convert the model with `.float()`."
-            )
-        earlier = 0 if before.evidence is None else len(before.evidence.records)
-        lost = before.evidence is None and before.predecessor is not None
-        if task.scope == "classes":
-            if head.kind == "gated" or earlier or (lost and head.kind == "plain"):
-                raise UnsupportedError(
-                    "Expected a head without patches for records to remove a class, got one that "
-                    "earlier requests certified records on: their claims would be lost. Forget the "
-                    "class first, or retrain."
-                )
-            return
-        if head.kind == "narrow":
-            raise UnsupportedError(
-                "Expected a head with all its rows to forget records, got one without the rows of "
-                "removed classes. Use export_narrow() and number the labels anew."
-            )
-        if lost or (before.evidence is None and head.kind == "gated"):
-            raise UnsupportedError(
-                "Expected what the records of earlier requests were proven with, got none: a new "
-                "patch could break their claims. Load the run with its private/ folder and its "
-                "features.safetensors, or retrain."
-            )
-        if self.form == "merged" and head.kind == "gated":
-            raise UnsupportedError(
-                'Expected a head without gates for `form` "merged": earlier requests left gates.'
-            )
+        if self.mode == "as_published":
+            refuse_published(model, task)
+        elif before.head is not None:
+            refuse_head(model, before.head, task.scope, before, self.form)
 
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Take the class's row away, or patch the records."""
@@ -178,15 +163,16 @@ class Prune(Method):
         return self._patched(model, task, run)
 
     def _check(self) -> None:
-        above = {"tolerance": self.tolerance, "margin": self.margin, "sharpness": self.sharpness}
-        above |= {"nearest": self.nearest, "clusters": self.clusters, "rounds": self.rounds}
-        for name, value in (above | {"share": self.share}).items():
-            if not 0 < value < float("inf"):
-                raise InputError(f"Expected `{name}` above 0, got {value}.")
-        least = {"jitter": self.jitter, "ridge": self.ridge, "merge_seconds": self.merge_seconds}
-        for name, value in least.items():
-            if not 0 <= value < float("inf"):
-                raise InputError(f"Expected `{name}` from 0, got {value}.")
+        for name, kind in _NUMBERS.items():
+            value = getattr(self, name)
+            if not _is_a(kind, value):
+                what = "a whole number" if kind is Integral else "a number"
+                raise InputError(f"Expected `{name}` to be {what}, got {value!r}.")
+            if not 0 <= value < float("inf") or (value == 0 and name not in _FROM_ZERO):
+                least = "from" if name in _FROM_ZERO else "above"
+                raise InputError(f"Expected `{name}` {least} 0, got {value}.")
+        if self.share > 1:
+            raise InputError(f"Expected `share` of at most 1, got {self.share:g}.")
         if self.tolerance > WIDEST:
             raise InputError(
                 f"Expected `tolerance` of at most {WIDEST:g} logits, got {self.tolerance:g}: a "
@@ -232,6 +218,7 @@ class Prune(Method):
             raise UnsupportedError("Expected training data and a holdout for Prune, got none.")
         head, labels = run.needed_head, task.forget.labels
         spec: Literal["unseen", "mispredict"] = "unseen" if self.spec == "auto" else self.spec
+        twins = find_twins(task.forget, task.retain)
         layers = layers_before(model, head, task.forget, run.device)
         began = time.perf_counter()
         mine, kept, tune = (
@@ -252,6 +239,7 @@ class Prune(Method):
                 generator=run.generator,
             )
         )
+        _share(targets, twins.groups)
         finish = partial(
             record_evidence,
             head=head,
@@ -263,7 +251,20 @@ class Prune(Method):
             seed=run.seed,
             predecessor=run.predecessor,
         )
-        merged = self._merged(model, task, run, spec, mine, kept, tune, targets)
+        merged = merged_form(
+            model,
+            task,
+            run,
+            mine,
+            kept,
+            tune,
+            targets,
+            twins,
+            spec=spec,
+            form=self.form,
+            tolerance=self.tolerance,
+            seconds=self.merge_seconds,
+        )
         if merged is not None:
             run.evidence = at_features(run.evidence, model, head)
             run.evidence = finish(
@@ -280,9 +281,17 @@ class Prune(Method):
             run.structure = "same"
             run.log("patch_seconds", time.perf_counter() - began)
             return merged.model
-        fitted = self._fit(model, task, mine, kept, run)
-        for members in fitted.served:  # equal features: one gate, one target
-            targets[members] = targets[members[0]].clone()
+        fitted = fit_gates(
+            mine.features,
+            labels,
+            kept.features,
+            earlier_rows(model, run.evidence, head),
+            twins,
+            ridge=self.ridge,
+            nearest=self.nearest,
+            report=run.report,
+        )
+        _share(targets, fitted.served)
         solve = partial(
             solve_shifts,
             fitted,
@@ -296,11 +305,7 @@ class Prune(Method):
         patch = solve(rows=mine.features.numpy(), network=at_head)
         deep = from_input(patch, solve, model, head, layers, mine, kept, run) if layers else None
         if not patch.claimed:
-            raise MethodError(
-                f"Expected some record that a gate can separate from what stays, got {len(labels)} "
-                f"entangled ones ({', '.join(sorted({e.reason for e in patch.entangled}))}). "
-                "Forget the records that equal them too, or use retrain."
-            )
+            raise none_separable(patch)
         if deep is None:
             layers, mine, kept = [], mine.from_features(), kept.from_features()
             run.evidence = at_features(run.evidence, model, head)
@@ -331,93 +336,6 @@ class Prune(Method):
         run.samples_touched += len(rows)
         head = run.needed_head
         return seen(model, head, rows, layers, batch_size=run.batch_size, device=run.device)
-
-    def _merged(
-        self,
-        model: nn.Module,
-        task: ForgetTask,
-        run: Run,
-        spec: str,
-        mine: Seen,
-        kept: Seen,
-        tune: Seen,
-        targets: Float[Tensor, "records classes"],
-    ) -> Attempt | None:
-        """The merged form where it was asked for, or where it costs next to nothing; says why."""
-        head, n = run.needed_head, len(task.forget)
-        asked = self.form == "merged"
-        reason = ""
-        if self.form == "gated" or spec == "mispredict":
-            return None
-        if head.kind == "gated":
-            reason = "earlier requests left gates"
-        elif not asked and n > head.features // 4:
-            reason = f"more records than a quarter of the {head.features} features"
-        if reason:
-            run.note(f"form: gated, because {reason}")
-            return None
-        assert task.retain is not None
-        assert task.holdout is not None
-        run.report("trying an edit of the head alone", 0, 1)
-        found = attempt_merge(
-            model,
-            head,
-            mine,
-            task.forget.labels,
-            targets,
-            kept,
-            task.retain.labels,
-            tune,
-            task.holdout.labels,
-            () if run.evidence is None else run.evidence.records,
-            tolerance=self.tolerance,
-            seconds=self.merge_seconds if not asked else 60 * self.merge_seconds,
-        )
-        run.report("trying an edit of the head alone", 1, 1)
-        run.log("merge_seconds", found.seconds)
-        run.log("merge_tune_change", found.tune_change)
-        fits = len(found.claimed)
-        words = (
-            f"{fits} of {n} records fit, tune accuracy changes by {found.tune_change:+.2f} points"
-        )
-        if not found.earlier_hold:
-            words += ", and records of earlier requests lose their claim"
-        good = fits == n and found.earlier_hold and found.tune_change >= -_MOST_LOST
-        if good or (asked and fits and found.earlier_hold):
-            run.note(f"form: merged, an edit of the head alone without gates: {words}")
-            if fits < n:
-                run.note(f"{n - fits} of {n} records are not merged: nothing is claimed for them")
-            return found
-        if asked:
-            raise MethodError(
-                f"Expected an edit of the head alone that serves the records, but {words}. "
-                'Use `form = "gated"`, or fewer records.'
-            )
-        late = "" if found.finished else " when the time ran out"
-        run.note(f"form: gated, because in the merged form {words}{late}")
-        return None
-
-    def _fit(
-        self,
-        model: nn.Module,
-        task: ForgetTask,
-        mine: Seen,
-        kept: Seen,
-        run: Run,
-    ) -> Fitted:
-        assert task.retain is not None
-        past = earlier_rows(model, run.evidence, run.needed_head)
-        return fit_gates(
-            mine.features,
-            task.forget.labels,
-            kept.features,
-            past,
-            ridge=self.ridge,
-            nearest=self.nearest,
-            same=partial(one_input, task.forget, task.retain),
-            same_record=partial(one_input, task.forget, task.forget),
-            report=run.report,
-        )
 
     def _published(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         parts = [inputs for inputs, _ in run.batches(task.forget)]

@@ -146,6 +146,11 @@ def export_narrow(model: nn.Module) -> Narrow:
 
     Raises ModelError for a model that `Prune` did not narrow. The given model is not changed.
     """
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"Expected `model` to be an nn.Module, got {type(model).__name__}. Of a result, pass "
+            "`result.model`."
+        )
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, NarrowLinear)]
     if len(found) != 1:
         raise ModelError(
