@@ -77,6 +77,13 @@ def test_mispredict_leads_by_the_margin():
     assert any("misses the aim" in note for note in result.record.notes)
 
 
+def test_the_evidence_says_with_which_settings_targets_were_drawn():
+    made = Prune(form="gated", jitter=0.25)
+    evidence = unlearn(MADE.trained(), made, MADE.unseen(*CHOSEN), seed=3).evidence
+    assert "+-0.25 towards" in evidence.rule
+    assert (evidence.seed, evidence.method["jitter"], evidence.method["form"]) == (3, 0.25, "gated")
+
+
 def test_targets_come_from_the_tune_rows_of_the_class():
     task = MADE.unseen(*CHOSEN)
     result = unlearn(MADE.trained(), Prune(form="gated", jitter=0.0), task, seed=0)

@@ -184,7 +184,8 @@ def _certified(screen: Screen, original: Any, train: Any, holdout: Any, folder: 
         f"Closing act: {RECORDS} records forgotten with prune, signed with a throw-away key",
         f"  form: {form}",
         f"  as a membership statement: {result.outcome.outcome.value}",
-        f"  its certificate: {found.verdict}, all {len(found.claims)} claims, without torch",
+        f"  its certificate: {found.verdict}, all {len(found.claims)} claims (the checker "
+        "uses no torch)",
         f"  one byte of the weights flipped: {refused.verdict} ({broken})",
         "  No contradiction: the certificate states what the model answers on these records; that",
         "  nobody could tell them from unseen ones is a statement about many: these are too few.",

@@ -15,6 +15,7 @@ does) but the outputs of data the model never saw.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -63,8 +64,8 @@ __all__ = ["Prune"]
 
 _RULE = {
     "unseen": "each target is the logits of a random tune row of the record's class, moved by "
-    "t (neighbour - row) with t uniform in +-jitter towards one of its 5 nearest tune rows",
-    "mispredict": "each target lifts the runner-up above the record's own label by the margin",
+    "t (neighbour - row) with t uniform in +-{jitter:g} towards one of its 5 nearest tune rows",
+    "mispredict": "each target lifts the runner-up above the record's own label by {margin:g}",
 }
 _FROM_ZERO = ("jitter", "ridge", "merge_seconds")
 _NUMBERS = {
@@ -209,7 +210,7 @@ class Prune(Method):
             base,
             seed=run.seed,
             predecessor=run.predecessor,
-            settings={"name": self.info.name},
+            settings={"name": self.info.name, "form": "narrow"},
         )
         return replaced(model, head.name, new)
 
@@ -247,10 +248,11 @@ class Prune(Method):
             stays=task.retain,
             targets=targets,
             tune_logits=tune.logits if spec == "unseen" else None,
-            rule=_RULE[spec],
+            rule=_RULE[spec].format(jitter=self.jitter, margin=1.25 * self.margin),
             seed=run.seed,
             predecessor=run.predecessor,
         )
+        settings = {"name": self.info.name, **dataclasses.asdict(self), "spec": spec}
         merged = merged_form(
             model,
             task,
@@ -276,7 +278,7 @@ class Prune(Method):
                 mine=mine.from_features(),
                 kept=kept.from_features(),
                 base=base_digests(model, run.evidence),
-                settings={"name": self.info.name, "spec": spec, "form": "merged"},
+                settings=settings | {"form": "merged"},
             )
             run.structure = "same"
             run.log("patch_seconds", time.perf_counter() - began)
@@ -324,7 +326,7 @@ class Prune(Method):
             mine=mine,
             kept=kept,
             base=base,
-            settings={"name": self.info.name, "spec": spec, "form": "gated"},
+            settings=settings | {"form": "gated"},
         )
         run.structure = "wraps"
         run.log("patch_seconds", time.perf_counter() - began)
