@@ -184,8 +184,7 @@ def _certified(screen: Screen, original: Any, train: Any, holdout: Any, folder: 
         f"Closing act: {RECORDS} records forgotten with prune, signed with a throw-away key",
         f"  form: {form}",
         f"  as a membership statement: {result.outcome.outcome.value}",
-        f"  its certificate: {found.verdict}, all {len(found.claims)} claims (the checker "
-        "uses no torch)",
+        f"  its certificate: {found.verdict}, {len(found.claims)} claims (a checker without torch)",
         f"  one byte of the weights flipped: {refused.verdict} ({broken})",
         "  No contradiction: the certificate states what the model answers on these records; that",
         "  nobody could tell them from unseen ones is a statement about many: these are too few.",
