@@ -211,6 +211,7 @@ PAYLOADS = {
     "words that steer a terminal": (lambda p: p.update(rule="\x1b[2J"), "rule"),
     "targets from nowhere": (lambda p: p.update(tune_logits=""), "logits with a digest"),
     "targets by no rule": (lambda p: p.update(rule=""), "drawn by a rule"),
+    "no claim at all": (lambda p: p.update(records=[]), "no record has a claim"),
     "other specification": (lambda p: p.update(spec="mispredict"), "specification"),
 }
 

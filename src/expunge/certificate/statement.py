@@ -240,6 +240,8 @@ class Statement(Part):
             self.records or self.entangled.records or self.retained.count
         ):
             raise ValueError("the narrow form speaks about classes, not records")
+        if self.form != "narrow" and not self.records:
+            raise ValueError("no record has a claim")
         both = sorted((*self.kept, *self.removed))
         if self.removed or self.kept:
             if len(both) != self.model.classes or both != list(range(len(both))):
