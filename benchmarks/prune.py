@@ -6,7 +6,8 @@ Digits (the demo's net), Fashion-MNIST (an MLP 784-256-256-10 trained here) and 
 public ResNet-20: 100, 500 and 5,000 random records where there are as many, five seeds (records,
 targets and holdout split). Accuracies are on the judge half of the test set. Then classes 1, 3, 5.
 The checker verifies every certificate; its time is that of a whole `verify`.
-EXPUNGE_BENCH_SEEDS takes fewer seeds, EXPUNGE_BENCH_ONLY one of: digits, fashion, cifar.
+EXPUNGE_BENCH_SEEDS takes fewer seeds, EXPUNGE_BENCH_ONLY one of: digits, fashion, cifar, and
+EXPUNGE_BENCH_COUNTS other numbers of records, as 100,500.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from expunge.models import DigitsNet, Mlp
 CPU = torch.device("cpu")
 SEEDS = tuple(range(int(os.environ.get("EXPUNGE_BENCH_SEEDS", "5"))))
 ONLY = os.environ.get("EXPUNGE_BENCH_ONLY", "")
-COUNTS = (100, 500, 5_000)
+COUNTS = tuple(int(n) for n in os.environ.get("EXPUNGE_BENCH_COUNTS", "100,500,5000").split(","))
 
 
 def models() -> Iterator[tuple[str, nn.Module, object, object, expunge.Training | None]]:
