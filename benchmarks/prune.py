@@ -79,6 +79,7 @@ def records(name: str, model: nn.Module, rows: Rows, holdout: Rows) -> None:
             "AUC mean",
             "retained equal",
             "patch s",
+            "of it LP s",
             "KiB",
             "verify",
             "verify s",
@@ -115,6 +116,7 @@ def _one(model: nn.Module, rows: Rows, holdout: Rows, count: int, seed: int) -> 
         "auc": figures["loss_auc_after"],
         "same": same,
         "seconds": log["patch_seconds"][-1],
+        "program_seconds": log["linear_program_seconds"][-1],
         "bytes": 4 * (result.record.cost.parameters - sum(p.numel() for p in model.parameters())),
         "verify": word,
         "verify_seconds": seconds,
@@ -162,6 +164,7 @@ def _summary(runs: Sequence[dict[str, object]]) -> list[str]:
         f"{mean('auc'):.3f}",
         "all" if all(r["same"] for r in runs) else "NOT ALL",
         f"{max(float(r['seconds']) for r in runs):.1f}",  # type: ignore[arg-type]
+        f"{max(float(r['program_seconds']) for r in runs):.1f}",  # type: ignore[arg-type]
         f"{mean('bytes') / 1024:.0f}",
         ", ".join(sorted({str(r["verify"]) for r in runs})),
         f"{max(float(r['verify_seconds']) for r in runs):.1f}",  # type: ignore[arg-type]

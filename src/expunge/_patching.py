@@ -6,6 +6,7 @@ slack above the rounding error of any float32 evaluation, so that the checker wi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, final
@@ -49,7 +50,8 @@ class Fitted:
     """Gates U (P, d) and c (P,) in the head's dtype, and which forget rows each one serves.
 
     `served[p]` are the positions of the records of gate p (several only where their content or
-    their features are equal). `by_program` counts the gates that the linear program found.
+    their features are equal). `by_program` counts the gates that the linear program found, in
+    `program_seconds`.
     """
 
     weight: Float[Tensor, "gates features"]
@@ -57,6 +59,7 @@ class Fitted:
     served: list[list[int]] = field(default_factory=list)
     entangled: list[Entangled] = field(default_factory=list)
     by_program: int = 0
+    program_seconds: float = 0.0
 
 
 def fit_gates(
@@ -88,6 +91,7 @@ def fit_gates(
     weight, bias, good = _proven(u, (u * z).sum(1), best, z, retained, reach)
     chosen = {p: (weight[p], bias[p]) for p in range(len(groups)) if good[p]}
     hard = [p for p in range(len(groups)) if not good[p]]
+    began = time.perf_counter()
     whitened = white(retained) if hard else retained[:0].double()
     squares = whitened.square().sum(1)
     for done, p in enumerate(hard):
@@ -107,6 +111,7 @@ def fit_gates(
         found.by_program += 1
     if hard:
         report("separating records by linear programs", len(hard), len(hard))
+        found.program_seconds = time.perf_counter() - began
     if chosen:
         order = sorted(chosen)
         found.weight = torch.stack([chosen[p][0] for p in order])

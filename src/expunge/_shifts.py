@@ -48,6 +48,7 @@ class Patch:
     claimed: dict[int, Claimed]
     entangled: list[Entangled]
     by_program: int
+    program_seconds: float
 
 
 def solve_shifts(
@@ -90,6 +91,7 @@ def solve_shifts(
         claimed=claimed,
         entangled=sorted(entangled, key=lambda e: e.position),
         by_program=fitted.by_program,
+        program_seconds=fitted.program_seconds,
     )
 
 

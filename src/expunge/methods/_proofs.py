@@ -158,6 +158,7 @@ def tell(spec: str, patch: Patch, mine: Seen, kept: Seen, tune: Seen, run: Run) 
         )
     run.log("gates", len(patch.bias))
     run.log("by_linear_program", patch.by_program)
+    run.log("linear_program_seconds", patch.program_seconds)
     run.log("entangled", len(patch.entangled))
     if len(tune.features):
         _tell_leaks(patch, mine, kept, tune, run)
