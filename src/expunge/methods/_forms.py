@@ -126,9 +126,10 @@ def merged_form(
             run.note(f"{n - fits} of {n} records are not merged{same}: nothing is claimed for them")
         return found
     if form == "merged":
+        more = "" if found.finished else ", or more `merge_seconds`"
         raise MethodError(
             f"Expected an edit of the head alone that serves the records, but {words}. "
-            'Use `form = "gated"`, fewer records, or more `merge_seconds`.'
+            f'Use `form = "gated"`, or fewer records{more}.'
         )
     run.note(f"form: gated, because in the merged form {words}")
     return None
