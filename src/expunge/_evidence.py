@@ -187,6 +187,9 @@ def record_evidence(
     past = () if earlier is None else earlier.records
     number = max((r.request for r in past), default=-1) + 1
     lost = () if earlier is None else without_claim(earlier)
+    drawn_from = "" if earlier is None else earlier.tune_digest
+    if tune_logits is not None:
+        drawn_from = tune_digest(tune_logits)
     records = tuple(
         RecordEvidence(
             id=forget.ids[i],
@@ -235,7 +238,7 @@ def record_evidence(
         retained_salt=secrets.token_hex(32),
         rule=rule,
         seed=seed,
-        tune_digest="" if tune_logits is None else tune_digest(tune_logits),
+        tune_digest=drawn_from,
         base=base,
         previous=predecessor,
         method=settings,

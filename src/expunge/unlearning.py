@@ -934,9 +934,19 @@ def _judge_again(
     proven = set() if evidence is None else {record.id for record in evidence.records}
     figures, back, unjudged = dict(report.figures), list[str](), dict[str, list[str]]()
     past = [(n, r, r.rows) for n, r in enumerate(door.forgotten, 1) if r.rows is not None]
+    current = set(content_digests(door.task.forget)) if past else set()
+    records = sum(request.aim == "unseen" for _, request, _ in past)
     for (number, request, rows), old, new in zip(past, before, after, strict=True):
-        judge = absent_again if request.aim == "absent" else unseen_again
-        again = judge(old, new, rows.labels, judge_labels, door.gone, door.limits)
+        labels, limits, judge = rows.labels, door.limits, absent_again
+        if request.aim == "unseen":
+            # an input that this request forgets too is judged as part of it
+            own = torch.tensor([d not in current for d in content_digests(rows)])
+            old, new = (dataclasses.replace(z, forget=z.forget[own]) for z in (old, new))
+            # each request is one more chance of a false alarm
+            once = 1 - (1 - limits.confidence) / records
+            limits = dataclasses.replace(limits, confidence=once)
+            labels, judge = labels[own], unseen_again
+        again = judge(old, new, labels, judge_labels, door.gone, limits)
         for name, value in again.figures.items():
             figures[name] = max(figures.get(name, value), value)
         if again.outcome is Outcome.INEFFECTIVE:

@@ -126,6 +126,31 @@ def test_a_head_without_gates_is_not_gated(tmp_path):
     assert "none where it has some" in refuted(toy)["form of the head"]
 
 
+def test_a_record_that_opens_no_gate_was_not_served(tmp_path):
+    """One dead gate, and targets that are what the original says anyway."""
+    toy = gated_toy(tmp_path)
+    base = load_file(toy.base)
+    dead = {
+        "fc.gate_weight": np.zeros((1, SIZE), np.float32),
+        "fc.gate_bias": np.full(1, -1, np.float32),
+        "fc.shift": np.zeros((CLASSES, 1), np.float32),
+    }
+    save_file(base | dead, toy.run / "model.safetensors")
+    toy.rewrite(records=tuple(_said_anyway(r, base) for r in toy.evidence.records[:1]))
+    assert "opens no gate" in refuted(toy)["forgotten records"]
+
+
+def _said_anyway(record, base):
+    logits = base["fc.weight"].astype(float) @ record.row.astype(float) + base["fc.bias"]
+    return replace(record, target=logits)
+
+
+def test_gates_on_no_retained_row_are_no_claim(tmp_path):
+    toy = gated_toy(tmp_path)
+    with pytest.raises(InputError, match="no retained row"):
+        toy.rewrite(retained=toy.evidence.retained[:0], entangled=())
+
+
 # facts that count or show nothing
 
 

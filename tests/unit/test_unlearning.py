@@ -943,3 +943,13 @@ def test_one_holdout_row_a_class_leaves_no_tune_rows(make):
     task = MADE.unseen(0, 1, holdout=make(MADE.holdout, slice(0, 5)))
     with pytest.raises(TaskError, match=r"got none in the tune half\. Give a larger holdout"):
         unlearn(MADE.trained(), Prune(), task, seed=0)
+
+
+def test_an_input_that_this_request_forgets_too_is_not_judged_as_an_earlier_one():
+    x, y = MADE.train.inputs["x"].clone(), MADE.train.targets.clone()
+    x[7], y[7] = x[0], y[0]
+    train = ToyData({"x": x}, y)
+    first = unlearn(MADE.trained(), FineTune(epochs=1), MADE.unseen(0, train=train), seed=0)
+    for row, noted in ((7, False), (8, True)):
+        second = unlearn(first, FineTune(epochs=1), MADE.unseen(row, train=train), seed=0)
+        assert noted == any("not judged again" in note for note in second.record.notes)

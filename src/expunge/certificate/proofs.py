@@ -113,6 +113,9 @@ def records_claim(
     name = "forgotten records"
     if not entries:
         return Claim(name, "verified", "none is claimed")
+    shut = _behind_shut_gates(network, entries, rows)
+    if shut is not None:
+        return Claim(name, "refuted", f"record {shut} opens no gate: nothing was done for it")
     logits, errors = logits_enclosure(network, rows)
     decided = [by_bound(entry, logits[i], errors[i]) for i, entry in enumerate(entries)]
     if False in decided:
@@ -144,6 +147,23 @@ def records_claim(
     said += f"; within {max(near):.3g} of the target at most" if near else ""
     said += f"; a lead of {min(lead):.3g} at least" if lead else ""
     return Claim(name, "verified", said)
+
+
+def _behind_shut_gates(
+    network: Network, entries: Sequence[PrivateRecord | Kit], rows: NDArray[np.float32]
+) -> int | None:
+    """The first record that gates should serve and on which all are shut; None without gates.
+
+    Margins are claimed of merged heads only, also where later requests added gates.
+    """
+    if not len(network.gate_weight):
+        return None
+    for part in _batches(np.flatnonzero([entry.claim != "margin" for entry in entries])):
+        values, errors = gates_enclosure(network, rows[part])
+        shut = (values + errors <= 0).all(axis=1)
+        if shut.any():
+            return int(part[shut][0])
+    return None
 
 
 def gates_claim(network: Network, rows: NDArray[np.float32], seed: int) -> Claim:

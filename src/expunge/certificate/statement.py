@@ -242,6 +242,8 @@ class Statement(Part):
             raise ValueError("the narrow form speaks about classes, not records")
         if self.form != "narrow" and not self.records:
             raise ValueError("no record has a claim")
+        if self.form == "gated" and not self.retained.count:
+            raise ValueError("there is no retained row on which gates are shut")
         both = sorted((*self.kept, *self.removed))
         if self.removed or self.kept:
             if len(both) != self.model.classes or both != list(range(len(both))):
@@ -251,7 +253,7 @@ class Statement(Part):
         latest = max((r.request for r in self.records), default=0)
         last = [r for r in self.records if r.request == latest]
         drawn = any(r.claim != "mispredict" for r in last)
-        if drawn and not (self.rule and self.tune_logits):
+        if any(r.target for r in self.records) and not (self.rule and self.tune_logits):
             raise ValueError("targets were drawn by a rule, from logits with a digest")
         if self.records and drawn != (self.spec == "unseen"):
             raise ValueError("the specification is not that of the last request's records")

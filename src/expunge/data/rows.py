@@ -142,7 +142,11 @@ def _checked_ids(ids: Sequence[Any] | None, n: int, argument: str) -> tuple[str,
 def refuse_single(values: Any, argument: str) -> None:
     """Raise TaskError for one text or one number where several entries are expected."""
     single = isinstance(values, (str, bytes)) or getattr(values, "ndim", 1) == 0
-    if single or not isinstance(values, Iterable):
+    try:
+        iter(values)
+    except TypeError:
+        single = True
+    if single:
         raise TaskError(
             f"Expected `{argument}` to be a list or set of entries, got {values!r}. Put a single "
             "one in a list."

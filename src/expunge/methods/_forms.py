@@ -34,7 +34,7 @@ def refuse_published(model: nn.Module, task: ForgetTask) -> None:
             "the records of all requests, or retrain."
         )
     if task.scope == "records":
-        find_twins(task.forget, task.retain)
+        find_twins(task.forget, None)
 
 
 def refuse_head(
