@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -37,6 +37,7 @@ __all__ = [
     "network_with",
     "record_evidence",
     "seen",
+    "through",
 ]
 
 
@@ -116,13 +117,18 @@ def network_with(
     )
 
 
-def _linear_maps(
-    model: nn.Module, layers: Sequence[Layer]
-) -> Iterator[tuple[Tensor | None, Tensor | None]]:
-    state = model.state_dict()
+def through(
+    model: nn.Module, layers: Sequence[Layer], rows: Float[Tensor, "rows inputs"]
+) -> Float[Tensor, "rows features"]:
+    """What the layers make of rows, one after another, on the CPU and in the dtype of the rows."""
+    state, value = model.state_dict(), rows
     for layer in layers:
-        weight = None if layer.weight is None else state[layer.weight].cpu()
-        yield weight, None if layer.bias is None else state[layer.bias].cpu()
+        if layer.weight is None:
+            value = value.relu()
+            continue
+        bias = None if layer.bias is None else state[layer.bias].to(value)
+        value = F.linear(value, state[layer.weight].to(value), bias)
+    return value
 
 
 def earlier_rows(
@@ -131,10 +137,8 @@ def earlier_rows(
     """Features of the records of earlier requests: new gates must stay shut on them."""
     if evidence is None or not evidence.records:
         return torch.zeros(0, head.features)
-    value = torch.from_numpy(np.stack([r.row for r in evidence.records]))
-    for weight, bias in _linear_maps(model, evidence.layers):
-        value = value.relu() if weight is None else F.linear(value, weight, bias)
-    return value
+    rows = torch.from_numpy(np.stack([r.row for r in evidence.records]))
+    return through(model, evidence.layers, rows)
 
 
 def at_features(evidence: Evidence | None, model: nn.Module, head: Head) -> Evidence | None:

@@ -25,7 +25,7 @@ from expunge.certificate.network import Network
 from expunge.certificate.statement import WIDEST
 from expunge.functional.gates import gate_values, joint_shifts
 
-__all__ = ["WIDEST", "Claimed", "Patch", "bound_of", "proven_again", "solve_shifts"]
+__all__ = ["Claimed", "Patch", "bound_of", "proven_again", "solve_shifts"]
 
 
 @final

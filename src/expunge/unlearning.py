@@ -934,8 +934,8 @@ def _judge_again(
     proven = set() if evidence is None else {record.id for record in evidence.records}
     figures, back, unjudged = dict(report.figures), list[str](), dict[str, list[str]]()
     past = [(n, r, r.rows) for n, r in enumerate(door.forgotten, 1) if r.rows is not None]
-    current = set(content_digests(door.task.forget)) if past else set()
     records = sum(request.aim == "unseen" for _, request, _ in past)
+    current = set(content_digests(door.task.forget)) if records else set()
     for (number, request, rows), old, new in zip(past, before, after, strict=True):
         labels, limits, judge = rows.labels, door.limits, absent_again
         if request.aim == "unseen":

@@ -30,7 +30,13 @@ from expunge.certificate.bundle import (
     witnesses_in,
 )
 from expunge.certificate.digests import record_commitment
-from expunge.certificate.envelope import Envelope, is_signed_by, parse_envelope, public_key
+from expunge.certificate.envelope import (
+    CERTIFICATE,
+    Envelope,
+    is_signed_by,
+    parse_envelope,
+    public_key,
+)
 from expunge.certificate.network import Network
 from expunge.certificate.proofs import (
     Claim,
@@ -53,7 +59,6 @@ __all__ = ["Claim", "Role", "Verification", "verify"]
 Role = Literal["auditor", "holder", "public"]
 Recompute = Callable[[Path, Path], float | str]
 
-_NAME = "certificate.dsse.json"
 _NEAR = 1e-4
 
 
@@ -102,12 +107,12 @@ def verify(
     in the certificate.
     """
     path = Path(path)
-    file = path / _NAME if path.is_dir() else path
+    file = path / CERTIFICATE if path.is_dir() else path
     content = read_file(file)
     if content is None:
         raise InputError(
             f"Expected a certificate at {file}, found no file. Name a run folder that holds "
-            f"{_NAME}, or such a file."
+            f"{CERTIFICATE}, or such a file."
         )
     if (role == "holder") != (record is not None):
         raise InputError(

@@ -30,6 +30,7 @@ from expunge.certificate.canonical import canonical, parse_canonical, version_re
 from expunge.errors import InputError
 
 __all__ = [
+    "CERTIFICATE",
     "PAYLOAD_TYPE",
     "Envelope",
     "Signature",
@@ -42,6 +43,8 @@ __all__ = [
     "write_envelope",
 ]
 
+CERTIFICATE = "certificate.dsse.json"
+"""The name of a certificate in its run folder."""
 PAYLOAD_TYPE = "application/vnd.expunge.certificate.v1+json"
 _P = 2**255 - 19
 _ORDER_EIGHT = (

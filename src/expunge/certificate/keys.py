@@ -29,6 +29,7 @@ from expunge.certificate.bundle import (
 from expunge.certificate.canonical import VERSION, canonical
 from expunge.certificate.check import verify
 from expunge.certificate.envelope import (
+    CERTIFICATE,
     parse_envelope,
     private_key,
     signed,
@@ -38,7 +39,6 @@ from expunge.errors import InputError, OutputError
 
 __all__ = ["keygen", "sign_run"]
 
-_NAME = "certificate.dsse.json"
 _README = """\
 This kit is about one record: yours. It was forgotten, and a signed certificate says how.
 
@@ -112,7 +112,7 @@ def sign_run(run: Path | str, key_path: Path | str) -> Path:
     is not Ed25519, the folder has no certificate, no model file, or a claim is refuted;
     OutputError where another signer is at work, or holders/ has other kits. Then nothing is signed.
     """
-    run, path = Path(run), Path(run) / _NAME
+    run, path = Path(run), Path(run) / CERTIFICATE
     pem = read_file(Path(key_path))
     if pem is None:
         raise InputError(
@@ -121,8 +121,8 @@ def sign_run(run: Path | str, key_path: Path | str) -> Path:
     key = private_key(pem)
     if not path.exists():
         raise InputError(
-            f"Expected a run folder with a {_NAME} at {run}, found none. Name a run of a method "
-            "that certifies, such as prune."
+            f"Expected a run folder with a {CERTIFICATE} at {run}, found none. Name a run of a "
+            "method that certifies, such as prune."
         )
     with _alone(path):
         envelope = parse_envelope(path.read_bytes())

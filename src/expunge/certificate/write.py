@@ -36,7 +36,7 @@ from expunge.certificate.digests import (
     tensor_digests,
     witnesses_commitment,
 )
-from expunge.certificate.envelope import Envelope, parse_envelope, write_envelope
+from expunge.certificate.envelope import CERTIFICATE, Envelope, parse_envelope, write_envelope
 from expunge.certificate.evidence import EntangledEvidence, Evidence, Layer, RecordEvidence
 from expunge.certificate.statement import (
     DOES_NOT_CLAIM,
@@ -49,8 +49,6 @@ from expunge.certificate.wording import sentence_of
 from expunge.errors import InputError
 
 __all__ = ["payload_digest", "read_evidence", "statement_of", "write_certificate"]
-
-NAME = "certificate.dsse.json"
 
 
 def statement_of(evidence: Evidence, model_bytes: bytes, created: str) -> Statement:
@@ -169,7 +167,7 @@ def write_certificate(folder: Path, evidence: Evidence) -> None:
     write_private(private / "records.json", _records(evidence))
     write_private(private / "witnesses.json", _witnesses(evidence))
     payload = canonical(statement.model_dump(mode="json"))
-    (folder / NAME).write_bytes(write_envelope(Envelope(payload)))
+    (folder / CERTIFICATE).write_bytes(write_envelope(Envelope(payload)))
 
 
 def _records(evidence: Evidence) -> bytes:
@@ -218,7 +216,7 @@ def _witnesses(evidence: Evidence) -> bytes:
 
 def payload_digest(run: Path) -> str | None:
     """SHA-256 of the payload of a run's certificate, signed or not; None where it has none."""
-    content = read_file(run / NAME)
+    content = read_file(run / CERTIFICATE)
     return None if content is None else hashlib.sha256(parse_envelope(content).payload).hexdigest()
 
 
@@ -228,7 +226,7 @@ def read_evidence(run: Path) -> Evidence | None:
     Raises InputError where rows or private records are missing, or do not open the certificate.
     The values of `method` come back as texts.
     """
-    content = read_file(run / NAME)
+    content = read_file(run / CERTIFICATE)
     if content is None:
         return None
     statement = parse_statement(parse_envelope(content).payload)

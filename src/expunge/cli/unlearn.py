@@ -125,8 +125,10 @@ def _facts(run: Path, audit: Path, result: Unlearned, report: AuditReport) -> di
 
 
 def _advice(job: Path, run: Path, result: Unlearned) -> str:
+    from expunge.certificate.envelope import CERTIFICATE
+
     outcome = result.outcome.outcome.value
-    if (run / "certificate.dsse.json").exists():
+    if (run / CERTIFICATE).exists():
         return f"expunge keygen signing, then: expunge sign {run} --key signing.key.pem"
     if outcome == "done":
         return (

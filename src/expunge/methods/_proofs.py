@@ -9,10 +9,9 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from expunge._evidence import Seen, network_as_is, network_with
+from expunge._evidence import Seen, network_as_is, network_with, through
 from expunge._shifts import Patch, proven_again
 from expunge.certificate.bounds import enclose, shut_rows
 from expunge.certificate.evidence import Evidence, Layer
@@ -86,17 +85,13 @@ def from_input(
 
 def _is_its_layers(model: nn.Module, head: Head, layers: Sequence[Layer], rows: Seen) -> bool:
     """Whether the logits read from the model are those of its layers, one after another."""
-    state = {n: t.cpu().double() for n, t in model.state_dict().items() if isinstance(t, Tensor)}
     last = copy.deepcopy(head.of(model)).cpu().double()
     far = _SAME * rows.logits.abs().max()
     blocks = zip(torch.from_numpy(rows.start).split(_BLOCK), rows.logits.split(_BLOCK), strict=True)
     with torch.no_grad():
         for start, logits in blocks:
-            value = start.double()
-            for layer in layers:
-                bias = None if layer.bias is None else state[layer.bias]
-                value = F.linear(value, state[layer.weight], bias) if layer.weight else value.relu()
-            if not bool(((last(value) - logits).abs() <= far).all()):
+            value = last(through(model, layers, start.double()))
+            if not bool(((value - logits).abs() <= far).all()):
                 return False
     return True
 

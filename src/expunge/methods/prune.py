@@ -39,9 +39,10 @@ from expunge._evidence import (
 )
 from expunge._layers import layers_before
 from expunge._patching import fit_gates
-from expunge._shifts import WIDEST, Claimed, solve_shifts
+from expunge._shifts import Claimed, solve_shifts
 from expunge._twins import find_twins
 from expunge.certificate.evidence import Layer
+from expunge.certificate.statement import WIDEST
 from expunge.data.rows import Rows
 from expunge.errors import InputError, UnsupportedError
 from expunge.functional._published import forget_published
