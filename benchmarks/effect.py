@@ -23,9 +23,9 @@ from benchmarks._common import (
     public_resnet20,
     table,
 )
-from expunge.data.rows import as_rows
-from expunge.heads import logits_of
-from expunge.statistics import collect_statistics
+from expunge.data.views import as_rows
+from expunge.network.passes import logits_of
+from expunge.statistics.collect import collect_statistics
 
 HEADING = (
     "method",
@@ -47,7 +47,7 @@ def measure(
     methods: Sequence[tuple[str, expunge.Method]],
 ) -> None:
     """Print one table a class."""
-    from expunge.heads import find_head
+    from expunge.network.heads import find_head
 
     train, test = as_rows(data[0]), as_rows(data[1], argument="holdout")
     cpu = torch.device("cpu")

@@ -33,15 +33,17 @@ from torch.utils.data import TensorDataset
 
 import expunge
 from benchmarks._common import data_folder, fashion_mnist, public_resnet20, table, train
-from expunge._judging import tune_and_judge
-from expunge.data.rows import Rows, as_rows
+from expunge.data.rows import Rows
+from expunge.data.views import as_rows
 from expunge.errors import MethodError
-from expunge.functional.gates import nearness, whiten
 from expunge.functional.membership import auc, class_matched_auc, losses, margins
-from expunge.heads import feature_batches, find_head
+from expunge.judging.split import tune_and_judge
+from expunge.methods.prune.gates import nearness, whiten
 from expunge.models import Mlp
-from expunge.models.patched import GatedLinear
-from expunge.models.reassure import RegionPatched, supports
+from expunge.network.heads import find_head
+from expunge.network.passes import feature_batches
+from expunge.patches.heads import GatedLinear
+from expunge.patches.regions import RegionPatched, supports
 
 CPU = torch.device("cpu")
 SEEDS = tuple(range(int(os.environ.get("EXPUNGE_BENCH_SEEDS", "1"))))

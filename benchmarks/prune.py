@@ -25,11 +25,12 @@ from torch import nn
 import expunge
 from benchmarks._common import data_folder, fashion_mnist, public_resnet20, table, train
 from expunge.data.demo import digits
-from expunge.data.rows import Rows, as_rows
+from expunge.data.rows import Rows
+from expunge.data.views import as_rows
 from expunge.errors import MethodError
 from expunge.functional.membership import class_matched_auc, losses
-from expunge.heads import logits_of
 from expunge.models import DigitsNet, Mlp
+from expunge.network.passes import logits_of
 
 CPU = torch.device("cpu")
 SEEDS = tuple(range(int(os.environ.get("EXPUNGE_BENCH_SEEDS", "5"))))
@@ -126,7 +127,7 @@ def _one(model: nn.Module, rows: Rows, holdout: Rows, count: int, seed: int) -> 
 
 
 def _judge(holdout: Rows, result: expunge.Unlearned) -> Rows:
-    from expunge._judging import tune_and_judge
+    from expunge.judging.split import tune_and_judge
 
     forget = [r.rows for r in result.forgotten if r.rows is not None]
     return tune_and_judge(holdout, forget, result.split_seed)[1]

@@ -25,11 +25,12 @@ import expunge
 from benchmarks._common import data_folder, public_resnet20, table
 from benchmarks.leaks import fashion_mlp
 from benchmarks.prune import verified
-from expunge._judging import tune_and_judge
-from expunge.data.rows import Rows, as_rows
-from expunge.heads import logits_of
-from expunge.models.patched import gated, replaced
-from expunge.models.reassure import RegionPatched
+from expunge.data.rows import Rows
+from expunge.data.views import as_rows
+from expunge.judging.split import tune_and_judge
+from expunge.network.passes import logits_of
+from expunge.patches.heads import gated, replaced
+from expunge.patches.regions import RegionPatched
 
 CPU = torch.device("cpu")
 RECORDS, BATCH, GATES = 100, 512, 500

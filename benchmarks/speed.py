@@ -26,11 +26,13 @@ from torch.utils.data import TensorDataset
 
 import expunge
 from benchmarks._common import table
-from expunge.data.rows import as_rows
-from expunge.functional.prototypes import naive_surgery
-from expunge.heads import find_head, logits_of
+from expunge.data.views import as_rows
+from expunge.methods.prototypes.solve import naive_surgery
 from expunge.models import resnet20
-from expunge.statistics import Sums, collect_statistics
+from expunge.network.heads import find_head
+from expunge.network.passes import logits_of
+from expunge.statistics.collect import collect_statistics
+from expunge.statistics.sums import Sums
 
 CPU = torch.device("cpu")
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
@@ -170,7 +172,7 @@ def _in_fresh_process(what: str, environment: dict[str, str]) -> float:
 
 
 def _step(what: str) -> Callable[[], None]:
-    from expunge.functional.sensitivity import sensitivity_gradients
+    from expunge.methods.mu_mis.sensitivity import sensitivity_gradients
 
     torch.manual_seed(0)
     model = resnet20(10)
@@ -205,7 +207,7 @@ def _steps() -> None:
 
 
 def _peak(what: str) -> None:
-    from expunge._state import peak_resident_bytes
+    from expunge.runtime.machine import peak_resident_bytes
 
     action = _step(what)
     for _ in range(3):

@@ -11,7 +11,18 @@ from jaxtyping import install_import_hook
 torch.set_num_threads(1)
 
 # The shapes written in the types of the mathematics are checked at every call of every test.
-install_import_hook("expunge.functional", "beartype.beartype")
+install_import_hook(
+    [
+        "expunge.functional",
+        "expunge.methods.mu_mis.sensitivity",
+        "expunge.methods.prototypes.solve",
+        "expunge.methods.prune.gates",
+        "expunge.methods.prune.merging",
+        "expunge.methods.prune.published",
+        "expunge.methods.prune.targets",
+    ],
+    "beartype.beartype",
+)
 
 settings.register_profile(
     "expunge",

@@ -14,8 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from expunge._training import Recipe
-    from expunge.auditing import AuditReport, audit
+    from expunge.auditing.door import audit
     from expunge.errors import ExpungeError
     from expunge.methods import (
         METHODS,
@@ -29,19 +28,22 @@ if TYPE_CHECKING:
         Prune,
         Retrain,
     )
-    from expunge.models.patched import export_narrow
+    from expunge.patches.heads import export_narrow
     from expunge.records import Limits, Measurement, NotMeasured, Outcome, RunRecord
-    from expunge.runs import load_run, save_run
-    from expunge.statistics import FeatureStatistics
+    from expunge.results.report import AuditReport
+    from expunge.results.unlearned import Unlearned
+    from expunge.runs.loading import load_run
+    from expunge.runs.saving import save_run
+    from expunge.statistics.features import FeatureStatistics
     from expunge.task import (
         ForgetTask,
-        Training,
         forget_classes,
         forget_ids,
         forget_indices,
         forget_subclasses,
     )
-    from expunge.unlearning import Unlearned, unlearn
+    from expunge.training import Recipe, Training
+    from expunge.unlearning.door import unlearn
 
 __all__ = [
     "METHODS",
@@ -78,8 +80,9 @@ __all__ = [
 ]
 
 _HOME = {
-    "expunge._training": ("Recipe",),
-    "expunge.auditing": ("AuditReport", "audit"),
+    "expunge.training": ("Recipe", "Training"),
+    "expunge.auditing.door": ("audit",),
+    "expunge.results.report": ("AuditReport",),
     "expunge.errors": ("ExpungeError",),
     "expunge.methods": (
         "METHODS",
@@ -93,19 +96,20 @@ _HOME = {
         "Prune",
         "Retrain",
     ),
-    "expunge.models.patched": ("export_narrow",),
+    "expunge.patches.heads": ("export_narrow",),
     "expunge.records": ("Limits", "Measurement", "NotMeasured", "Outcome", "RunRecord"),
-    "expunge.runs": ("load_run", "save_run"),
-    "expunge.statistics": ("FeatureStatistics",),
+    "expunge.runs.loading": ("load_run",),
+    "expunge.runs.saving": ("save_run",),
+    "expunge.statistics.features": ("FeatureStatistics",),
     "expunge.task": (
         "ForgetTask",
-        "Training",
         "forget_classes",
         "forget_ids",
         "forget_indices",
         "forget_subclasses",
     ),
-    "expunge.unlearning": ("Unlearned", "unlearn"),
+    "expunge.results.unlearned": ("Unlearned",),
+    "expunge.unlearning.door": ("unlearn",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 

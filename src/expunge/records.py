@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
+from expunge.errors import InputError
+
 __all__ = [
     "Aim",
     "Claim",
@@ -30,24 +32,30 @@ __all__ = [
     "RunRecord",
     "Scope",
     "Structure",
-    "Verdict",
+    "read_record",
     "to_json",
 ]
+
 
 Aim = Literal["absent", "unseen"]
 """What a request asks for: `absent`, the class is gone; `unseen`, records are like new data."""
 
+
 Claim = Literal["outputs", "features", "file"]
 """What a method can support at most; the three are judged separately and never blended."""
+
 
 Scope = Literal["classes", "records"]
 """What a request names: whole classes, or records of classes that stay."""
 
+
 Structure = Literal["same", "wraps", "narrows"]
 """How the edited module relates to the given one."""
 
+
 Need = Literal["forget", "retain", "statistics", "holdout", "training", "head"]
 """What a method must be handed; `statistics` is met by training data too."""
+
 
 Level = Literal["C1", "C2", "C3", "C4"]
 """Comparator: C1 retrained models, C2 reference models, C3 their summaries, C4 holdout only."""
@@ -231,18 +239,6 @@ class NotMeasured:
     reason: str
 
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """A judgement of one criterion for one claim, at a comparator level."""
-
-    claim: Claim
-    criterion: str
-    passed: Literal["pass", "fail", "inconclusive"]
-    level: Level
-    reason: str
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
@@ -262,3 +258,37 @@ def _plain(value: Any) -> Any:
 def to_json(value: Any) -> str:
     """Write a record (or a tuple or mapping of records) as readable JSON, keys in field order."""
     return json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n"
+
+
+_RECORD_VERSION = 1
+
+
+def read_record(text: str, *, source: str = "record.json") -> RunRecord:
+    """Read what `to_json(record)` wrote; raises InputError for anything else."""
+    try:
+        facts = json.loads(text)
+        if facts["version"] != _RECORD_VERSION:
+            raise InputError(
+                f"Expected {source} of version {_RECORD_VERSION}, got {facts['version']!r}. A "
+                "newer Expunge wrote it: update."
+            )
+        outcome = facts["outcome"]
+        facts["outcome"] = OutcomeReport(
+            outcome=Outcome(outcome["outcome"]),
+            reason=outcome["reason"],
+            figures={k: float(v) for k, v in outcome["figures"].items()},
+        )
+        facts["limits"] = Limits(**facts["limits"])
+        facts["cost"] = Cost(**facts["cost"])
+        facts["claims"] = tuple(facts["claims"])
+        facts["notes"] = tuple(facts["notes"])
+        facts["log"] = {k: tuple(float(x) for x in v) for k, v in facts["log"].items()}
+        facts["settings"] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in facts["settings"].items()
+        }
+        return RunRecord(**facts)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"Expected {source} to be the record of a run, but reading it raised "
+            f"{type(error).__name__}: {error}. The file is damaged: take it from a copy."
+        ) from error

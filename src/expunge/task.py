@@ -9,49 +9,23 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from expunge.data.rows import Rows, as_rows, content_digests, id_texts, refuse_single
+from expunge.data.digests import content_digests
+from expunge.data.ids import id_texts, refuse_single
+from expunge.data.rows import Rows
+from expunge.data.views import as_rows
 from expunge.errors import TaskError
 from expunge.records import Aim, Scope
-from expunge.statistics import FeatureStatistics
+from expunge.statistics.features import FeatureStatistics
+from expunge.training import Training
 
-__all__ = [
-    "Fit",
-    "ForgetTask",
-    "Training",
-    "forget_classes",
-    "forget_ids",
-    "forget_indices",
-    "forget_subclasses",
-]
-
-
-class Fit(Protocol):
-    """How a model is trained: `fit(model, dataset, *, generator, device) -> nn.Module`."""
-
-    def __call__(
-        self, model: nn.Module, dataset: Any, *, generator: torch.Generator, device: torch.device
-    ) -> nn.Module:
-        """Train `model` on `dataset` (map-style, items (x, y)) and return it."""
-        ...
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Training:
-    """How the model was made: `factory()` gives a fresh one, `fit` trains it.
-
-    `Retrain` starts from `factory()` under the run's seed, never from a reset of the given model.
-    """
-
-    factory: Callable[[], nn.Module]
-    fit: Fit
+__all__ = ["ForgetTask", "forget_classes", "forget_ids", "forget_indices", "forget_subclasses"]
 
 
 @final

@@ -56,13 +56,14 @@ def test_the_checker_loads_nothing_that_built_the_patch():
     done = typed(GOLDEN, "verify", "run", "--trust", "signer.pub.pem")
     assert done.returncode == 0, done.stderr
     loaded = set(done.stderr.splitlines()[-1].split())
-    assert "expunge.certificate.check" in loaded
+    assert "expunge.certificate.verifier" in loaded
     outside = {
         name
         for name in loaded
         if not name.startswith(("expunge.certificate", "expunge.cli"))
-        and name not in {"expunge.errors", "expunge.records", "expunge._stored"}
+        and name
+        not in {"expunge.errors", "expunge.records", "expunge.storage", "expunge.storage.whole"}
     }
     assert outside == set()
-    makers = {f"expunge.certificate.{name}" for name in ("write", "evidence", "keys")}
+    makers = {f"expunge.certificate.{name}" for name in ("write", "facts", "keys")}
     assert not loaded & makers

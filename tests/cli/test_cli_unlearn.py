@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import expunge
-import expunge._stored as stored
+import expunge.storage.whole as stored
 
 FRESH = """
 import sys

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from expunge.data.rows import as_rows
+from expunge.data.views import as_rows
 from expunge.models import resnet20
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import expunge
-from expunge.heads import find_head, logits_of
-from expunge.statistics import collect_statistics
+from expunge.network.heads import find_head
+from expunge.network.passes import logits_of
+from expunge.statistics.collect import collect_statistics
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 CPU = torch.device("cpu")

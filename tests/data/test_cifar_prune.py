@@ -5,7 +5,7 @@ import torch
 
 import expunge
 from expunge.certificate import keygen, sign_run, verify
-from expunge.heads import logits_of
+from expunge.network.passes import logits_of
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 CPU = torch.device("cpu")

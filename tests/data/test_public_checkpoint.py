@@ -5,9 +5,10 @@ import torch
 from safetensors.torch import load_file
 
 from expunge.data import read_idx, read_mosaics
-from expunge.data.rows import as_rows
-from expunge.heads import find_head, logits_of
+from expunge.data.views import as_rows
 from expunge.models import resnet20
+from expunge.network.heads import find_head
+from expunge.network.passes import logits_of
 
 pytestmark = pytest.mark.data
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from expunge import NaivePrototypeSurgery, forget_classes, unlearn
-from expunge.functional.prototypes import naive_surgery_published
+from expunge.methods.prototypes.solve import naive_surgery_published
 
 K = 4
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from expunge.functional.sensitivity import draw_irrelevant, mu_mis_loss, sensitivities
+from expunge.methods.mu_mis.sensitivity import draw_irrelevant, mu_mis_loss, sensitivities
 from expunge.models import CifarResNet
 
 INF = float("inf")

@@ -7,8 +7,8 @@ import torch
 
 import expunge
 from expunge import FineTune, MaskClass, PrototypeSurgery, Retrain, audit, unlearn
-from expunge._state import digest_of, state_of
 from expunge.errors import InputError, ModelError
+from expunge.network.state import digest_of, state_of
 from expunge.report import audit_rows, detail_rows
 from expunge.testing import toy
 

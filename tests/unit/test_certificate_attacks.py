@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from safetensors.numpy import load_file, save_file
 
 from expunge.certificate import keygen, read_evidence, sign_run, verify
+from expunge.certificate.claims import by_bound
 from expunge.certificate.digests import read_tensors, tensor_digests, witnesses_commitment
-from expunge.certificate.proofs import by_bound
 from expunge.cli._recompute import apart
 from expunge.errors import InputError, OutputError
 

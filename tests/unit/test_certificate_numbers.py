@@ -16,9 +16,9 @@ from expunge.certificate.bounds import (
     shut_rows,
 )
 from expunge.certificate.bundle import PrivateEntangled, PrivateRecord, Witness
+from expunge.certificate.claims import by_bound, entangled_claim, gates_claim, records_claim
 from expunge.certificate.exact import fraction, prepare, scaled
-from expunge.certificate.network import Network, Stage
-from expunge.certificate.proofs import by_bound, entangled_claim, gates_claim, records_claim
+from expunge.certificate.layers import Network, Stage
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -314,17 +314,17 @@ def test_above_a_thousand_records_a_seeded_thousand_is_exact_and_said_so():
 
 
 def test_a_mistake_in_the_float_bound_would_be_seen(monkeypatch):
-    from expunge.certificate import proofs
+    from expunge.certificate import claims
 
     net = plain(np.eye(2))
     rows = np.ones((1, 2), np.float32)
-    true = proofs.logits_enclosure
+    true = claims.logits_enclosure
 
     def wrong(network, rows, **options):
         values, errors = true(network, rows, **options)
         return values + 1e-6, errors
 
-    monkeypatch.setattr(proofs, "logits_enclosure", wrong)
+    monkeypatch.setattr(claims, "logits_enclosure", wrong)
     found = records_claim(net, [entry(0, "unseen", [1, 1], 0.5)], rows, 0)
     assert found.status == "refuted"
     assert "disagree" in found.detail

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
-from expunge.functional.gates import (
+from expunge.methods.prune.gates import (
     Hull,
     best_scores,
     directions,

@@ -6,20 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from expunge._state import digest_of, hook_count, state_of
-from expunge.data.rows import as_rows
+from expunge.data.views import as_rows
 from expunge.errors import DataError, ModelError
-from expunge.heads import (
-    Head,
-    as_logits,
-    backbone_digest,
-    feature_batches,
-    find_head,
-    head_matrix,
-    logits_of,
-    set_head_matrix,
-)
 from expunge.models import resnet20
+from expunge.network.answers import as_logits
+from expunge.network.heads import Head, backbone_digest, find_head, head_matrix, set_head_matrix
+from expunge.network.passes import feature_batches, logits_of
+from expunge.network.state import digest_of, hook_count, state_of
 from expunge.testing import ToyData, toy
 
 CPU = torch.device("cpu")

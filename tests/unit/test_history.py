@@ -6,8 +6,8 @@ import pytest
 
 import expunge
 from expunge.errors import DataError, InputError
+from expunge.results.forgotten import found_again
 from expunge.testing import toy
-from expunge.unlearning import found_again
 
 MADE = toy("mlp")
 METHOD = expunge.FineTune(epochs=1)

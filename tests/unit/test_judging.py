@@ -5,17 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expunge._judging import (
-    Outputs,
-    clean_holdout,
-    judge_absent,
-    judge_unseen,
-    masked,
-    split_holdout,
-    unseen_again,
-)
-from expunge.data.rows import as_rows
+from expunge.data.views import as_rows
 from expunge.errors import TaskError
+from expunge.judging.absent import judge_absent
+from expunge.judging.outputs import Outputs, masked
+from expunge.judging.split import clean_holdout, split_holdout
+from expunge.judging.unseen import judge_unseen, unseen_again
 from expunge.records import Limits, Outcome
 
 K = 4
@@ -392,7 +387,8 @@ def _rows_right(counts):
 
 def test_a_tiny_class_does_not_hide_a_wrecked_one():
     """One wrong row of one is −100 % and proves nothing; 14 points on fifty rows do."""
-    from expunge._judging import Outputs, judge_absent
+    from expunge.judging.absent import judge_absent
+    from expunge.judging.outputs import Outputs
 
     counts = [(1, 0), (800, 0), (100, 0), (1, 0)]
     before, y = _rows_right(counts)
@@ -412,7 +408,8 @@ def test_a_tiny_class_does_not_hide_a_wrecked_one():
 
 
 def test_a_class_that_is_still_known_does_not_hide_behind_another():
-    from expunge._judging import Outputs, judge_absent
+    from expunge.judging.absent import judge_absent
+    from expunge.judging.outputs import Outputs
 
     judged, y = _rows_right([(0, 50), (0, 50), (100, 0), (100, 0)])
     labels = torch.tensor([0] * 100 + [1] * 100)
@@ -431,7 +428,7 @@ def test_a_class_that_is_still_known_does_not_hide_behind_another():
 
 
 def test_rows_never_change_sides_when_others_are_dropped():
-    from expunge._judging import tune_and_judge
+    from expunge.judging.split import tune_and_judge
 
     rows = _holdout([0] * 201 + [1] * 200)
     tune, judge = split_holdout(rows, 0)

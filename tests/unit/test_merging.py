@@ -6,8 +6,8 @@ import torch
 from scipy import sparse
 from scipy.optimize import linprog, minimize
 
-from expunge.functional import merging
-from expunge.functional.merging import merge
+from expunge.methods.prune import merging
+from expunge.methods.prune.merging import merge
 
 RHO = 0.1
 FLOOR = 0.3

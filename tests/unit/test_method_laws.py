@@ -20,11 +20,13 @@ from expunge import (
     Training,
     unlearn,
 )
-from expunge._state import digest_of, state_of
-from expunge.data.rows import as_rows
+from expunge.data.views import as_rows
 from expunge.errors import InputError, ModelError, UnsupportedError
-from expunge.heads import find_head, head_matrix, logits_of, set_head_matrix
-from expunge.statistics import collect_statistics, from_centred
+from expunge.network.heads import find_head, head_matrix, set_head_matrix
+from expunge.network.passes import logits_of
+from expunge.network.state import digest_of, state_of
+from expunge.statistics.collect import collect_statistics
+from expunge.statistics.sums import from_centred
 from expunge.testing import toy
 
 CPU = torch.device("cpu")

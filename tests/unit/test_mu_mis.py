@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 import expunge
 from expunge.errors import InputError, UnsupportedError
-from expunge.methods import mu_mis
-from expunge.methods.base import Run
-from expunge.methods.mu_mis import MuMis, accumulated, published_stop
+from expunge.methods.mu_mis import method as mu_mis
+from expunge.methods.mu_mis.method import MuMis, accumulated, published_stop
+from expunge.methods.run import Run
 from expunge.testing import toys
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from expunge.errors import ModelError
-from expunge.models.patched import (
+from expunge.patches.heads import (
     GatedLinear,
     NarrowLinear,
     export_narrow,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from expunge._patching import fit_gates
-from expunge._twins import Twins
+from expunge.methods.prune.fitting import fit_gates
+from expunge.methods.prune.twins import Twins
 
 EACH = 2.0**-20
 """A difference in the last bits of a feature near 1."""

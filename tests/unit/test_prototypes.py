@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from expunge.functional.prototypes import (
+from expunge.methods.prototypes.solve import (
     fit_head,
     mask_labels,
     naive_surgery,

@@ -11,10 +11,11 @@ from torch import nn
 import expunge
 from expunge import Prune, forget_indices, unlearn
 from expunge.certificate import keygen, sign_run, verify
-from expunge.data.rows import as_rows
+from expunge.data.views import as_rows
 from expunge.errors import DataError, InputError, MethodError, UnsupportedError
-from expunge.functional.gates import gate_values
-from expunge.heads import find_head, logits_of
+from expunge.methods.prune.gates import gate_values
+from expunge.network.heads import find_head
+from expunge.network.passes import logits_of
 from expunge.records import Outcome
 from expunge.testing import ToyData, toy
 
@@ -340,7 +341,7 @@ def test_equal_records_have_one_target_in_the_merged_form():
 
 
 def _unfinished(monkeypatch):
-    import expunge._merged as merged
+    import expunge.methods.prune.merged as merged
 
     def solve(*args, **settings):
         return dataclasses.replace(own(*args, **settings), finished=False)
@@ -629,7 +630,7 @@ def test_reduced_precision_inside_the_model_is_refused():
 def test_a_solver_that_gives_up_is_no_witness(monkeypatch):
     from types import SimpleNamespace
 
-    import expunge.functional.gates as gates
+    import expunge.methods.prune.gates as gates
 
     monkeypatch.setattr(gates, "linprog", lambda *_, **__: SimpleNamespace(x=None))
     result = unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(*CHOSEN), seed=0)
@@ -713,7 +714,7 @@ def test_statistics_survive_a_patch_of_the_head():
     made = CNN
     model = made.trained()
     rows = as_rows(made.train)
-    from expunge.statistics import collect_statistics
+    from expunge.statistics.collect import collect_statistics
 
     statistics, _ = collect_statistics(
         model, find_head(model, rows.batch(torch.arange(2))[0]), rows

@@ -8,11 +8,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from expunge.errors import DataError, InputError, ModelError
-from expunge.functional._mlp import mlp_layers
-from expunge.functional._published import forget_published
-from expunge.functional.regions import region, support
+from expunge.methods.prune.published.forget import forget_published
+from expunge.methods.prune.published.layers import mlp_layers
+from expunge.methods.prune.published.regions import region, support
 from expunge.models import Mlp
-from expunge.models.reassure import RegionPatched, rebuild
+from expunge.patches.regions import RegionPatched, rebuild
 
 SEEDS = st.integers(0, 999)
 K = 4

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from expunge.errors import MethodError
-from expunge.functional.regions import (
+from expunge.methods.prune.published.regions import (
     largest,
     logit_gaps,
     redirect,

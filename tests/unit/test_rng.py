@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from expunge._rng import isolated, preserved
+from expunge.runtime.randomness import isolated, preserved
 
 CPU = torch.device("cpu")
 

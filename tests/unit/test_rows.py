@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from expunge.data.rows import as_rows, content_digests, read_npz
+from expunge.data.digests import content_digests
+from expunge.data.npz import read_npz
+from expunge.data.views import as_rows
 from expunge.errors import DataError, TaskError
 
 X = torch.arange(12.0).reshape(6, 2)

@@ -13,12 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import expunge
-import expunge._stored as stored
-from expunge._stored import new_file, new_folder, read_record, to_toml
-from expunge._weights import load_weights, read_weights, save_weights
+import expunge.storage.whole as stored
 from expunge.errors import InputError, ModelError, OutputError
-from expunge.records import to_json
-from expunge.runs import ResolvedJob, save_audit
+from expunge.network.weights import load_weights, read_weights, save_weights
+from expunge.records import read_record, to_json
+from expunge.runs.job import ResolvedJob
+from expunge.runs.saving import save_audit
+from expunge.storage.toml import to_toml
+from expunge.storage.whole import new_file, new_folder
 
 
 def net() -> nn.Module:
@@ -188,7 +190,7 @@ def test_interrupted_saves_leave_nothing(result, tmp_path, monkeypatch, step, er
     def fail(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr(f"expunge.runs.{step}", fail)
+    monkeypatch.setattr(f"expunge.runs.saving.{step}", fail)
     expected = OutputError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
         expunge.save_run(result, tmp_path / "run")
@@ -201,7 +203,7 @@ def test_a_full_disk_inside_safetensors_is_seen_as_one(result, tmp_path, monkeyp
     def full(*_args, **_kwargs):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("expunge._weights.save_file", full)
+    monkeypatch.setattr("expunge.network.weights.save_file", full)
     with pytest.raises(OutputError, match="but the disk is full"):
         expunge.save_run(result, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from expunge._state import (
+from expunge.network.calls import frozen_statistics
+from expunge.network.state import (
     count_changed,
     digest_of,
-    frozen_statistics,
     hook_count,
     layout_of,
     not_finite,

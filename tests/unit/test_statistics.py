@@ -10,20 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from expunge._state import hook_count
-from expunge.data.rows import as_rows
+from expunge.data.views import as_rows
 from expunge.errors import StatisticsError
-from expunge.heads import find_head
-from expunge.statistics import (
-    FeatureStatistics,
-    Sums,
-    augment,
-    collect_statistics,
-    collect_sums,
-    from_centred,
-    statistics_facts,
-    to_centred,
-)
+from expunge.network.heads import find_head
+from expunge.network.state import hook_count
+from expunge.statistics.collect import collect_statistics, collect_sums
+from expunge.statistics.features import FeatureStatistics
+from expunge.statistics.sums import Sums, augment, from_centred, to_centred
 from expunge.testing import toy
 
 
@@ -289,12 +282,6 @@ def test_centred_coordinates_give_the_same_logits(scene):
     raw = features @ matrix[:, :-1].T + matrix[:, -1]
     _close(augment(features, mean) @ to_centred(matrix, mean).T, raw)
     _close(from_centred(to_centred(matrix, mean), mean), matrix)
-
-
-def test_facts_name_sizes_and_no_ids(scene):
-    facts = statistics_facts(_collect(scene))
-    assert (facts["rows"], facts["features"], facts["classes"]) == (160, 32, 5)
-    assert set(facts) == {"rows", "features", "classes", "ridge", "scale"}
 
 
 def test_labels_that_differ_from_those_summed_are_refused(scene):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from expunge.errors import TaskError
-from expunge.functional.targets import draw_targets, forced_errors
+from expunge.methods.prune.targets import draw_targets, forced_errors
 
 
 def _tune(n=400, seed=0):

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from expunge._state import digest_of, state_of
-from expunge.data.rows import as_rows, content_digests
-from expunge.heads import logits_of
+from expunge.data.digests import content_digests
+from expunge.data.views import as_rows
+from expunge.network.passes import logits_of
+from expunge.network.state import digest_of, state_of
 from expunge.testing import TOYS, toy
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from expunge._state import digest_of, state_of
-from expunge._training import Recipe, descend
-from expunge.data.rows import as_rows
+from expunge.data.views import as_rows
 from expunge.errors import InputError, MethodError
+from expunge.network.state import digest_of, state_of
 from expunge.testing import toy
+from expunge.training import Recipe, descend
 
 CPU = torch.device("cpu")
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from expunge._twins import find_twins
-from expunge.data.rows import as_rows
+from expunge.data.views import as_rows
 from expunge.errors import DataError
+from expunge.methods.prune.twins import find_twins
 from expunge.testing import ToyData
 
 X = torch.arange(12.0).view(6, 2)

@@ -29,8 +29,7 @@ from expunge import (
     forget_indices,
     unlearn,
 )
-from expunge._state import digest_of, state_of
-from expunge.data.rows import as_rows
+from expunge.data.views import as_rows
 from expunge.errors import (
     ContractError,
     DataError,
@@ -41,10 +40,12 @@ from expunge.errors import (
     TaskError,
     UnsupportedError,
 )
-from expunge.heads import find_head
 from expunge.methods import Method
+from expunge.network.heads import find_head
+from expunge.network.state import digest_of, state_of
 from expunge.records import MethodInfo, Outcome, Paper, to_json
-from expunge.statistics import collect_statistics
+from expunge.results.forgotten import found_again
+from expunge.statistics.collect import collect_statistics
 from expunge.testing import ToyData, toy
 
 MADE = toy("mlp")
@@ -903,7 +904,7 @@ def test_only_rows_with_a_forgotten_id_are_compared():
     reads = []
     first = unlearn(MADE.trained(), Scripted(act=_nudge), MADE.unseen(3, 9), seed=0)
     task = forget_indices(MADE.train.watched(reads.append), [20])
-    expunge.unlearning.found_again(first.forgotten[0], task.retain)
+    found_again(first.forgotten[0], task.retain)
     assert sorted(reads) == [3, 9]
 
 

@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from expunge.certificate.check import Claim, Verification, verify
-    from expunge.certificate.evidence import EntangledEvidence, Evidence, Layer, RecordEvidence
+    from expunge.certificate.facts import EntangledEvidence, Evidence, Layer, RecordEvidence
     from expunge.certificate.keys import keygen, sign_run
     from expunge.certificate.statement import DOES_NOT_CLAIM, Statement
+    from expunge.certificate.verifier import Claim, Verification, verify
     from expunge.certificate.write import payload_digest, read_evidence, write_certificate
 
 __all__ = [
@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 _HOME = {
-    "check": ("Claim", "Verification", "verify"),
-    "evidence": ("EntangledEvidence", "Evidence", "Layer", "RecordEvidence"),
+    "verifier": ("Claim", "Verification", "verify"),
+    "facts": ("EntangledEvidence", "Evidence", "Layer", "RecordEvidence"),
     "keys": ("keygen", "sign_run"),
     "statement": ("DOES_NOT_CLAIM", "Statement"),
     "write": ("payload_digest", "read_evidence", "write_certificate"),

@@ -15,7 +15,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from expunge.certificate.network import Network
+from expunge.certificate.layers import Network
 
 __all__ = ["Exact", "ExactNetwork", "Scaled", "fraction", "prepare", "scaled"]
 

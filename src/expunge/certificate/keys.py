@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from expunge._stored import new_folder, refuse_existing, replace_file, write_private
 from expunge.certificate.bundle import (
     Features,
     PrivateRecord,
@@ -27,7 +26,6 @@ from expunge.certificate.bundle import (
     records_in,
 )
 from expunge.certificate.canonical import VERSION, canonical
-from expunge.certificate.check import verify
 from expunge.certificate.envelope import (
     CERTIFICATE,
     parse_envelope,
@@ -35,7 +33,9 @@ from expunge.certificate.envelope import (
     signed,
     write_envelope,
 )
+from expunge.certificate.verifier import verify
 from expunge.errors import InputError, OutputError
+from expunge.storage.whole import new_folder, refuse_existing, replace_file, write_private
 
 __all__ = ["keygen", "sign_run"]
 

@@ -17,7 +17,6 @@ import numpy as np
 from pydantic import ValidationError
 from safetensors.numpy import save
 
-from expunge._stored import private_folder, write_private
 from expunge.certificate.bundle import (
     FEATURES_FORMAT,
     fault_in,
@@ -37,7 +36,7 @@ from expunge.certificate.digests import (
     witnesses_commitment,
 )
 from expunge.certificate.envelope import CERTIFICATE, Envelope, parse_envelope, write_envelope
-from expunge.certificate.evidence import EntangledEvidence, Evidence, Layer, RecordEvidence
+from expunge.certificate.facts import EntangledEvidence, Evidence, Layer, RecordEvidence
 from expunge.certificate.statement import (
     DOES_NOT_CLAIM,
     SEMANTICS,
@@ -47,6 +46,7 @@ from expunge.certificate.statement import (
 )
 from expunge.certificate.wording import sentence_of
 from expunge.errors import InputError
+from expunge.storage.whole import private_folder, write_private
 
 __all__ = ["payload_digest", "read_evidence", "statement_of", "write_certificate"]
 

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 
 import expunge
-from expunge._training import Recipe
-from expunge._weights import build, load_weights, read_weights
-from expunge.auditing import refuse_references
+from expunge.auditing.references import refuse_references
 from expunge.cli._imports import imported
 from expunge.cli._job import Job, checked_fields, nearest
 from expunge.data.rows import Rows
 from expunge.errors import JobError, ModelError
-from expunge.heads import logits_of
+from expunge.network.passes import logits_of
+from expunge.network.weights import build, load_weights, read_weights
 from expunge.records import Limits
-from expunge.runs import ResolvedJob
-from expunge.task import ForgetTask, Training
-from expunge.unlearning import Unlearned
+from expunge.results.unlearned import Unlearned
+from expunge.runs.job import ResolvedJob
+from expunge.task import ForgetTask
+from expunge.training import Recipe, Training
 
 __all__ = [
     "factory_of",

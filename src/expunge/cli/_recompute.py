@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from expunge.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from expunge.certificate.evidence import EntangledEvidence, RecordEvidence
+    from expunge.certificate.facts import EntangledEvidence, RecordEvidence
 
 __all__ = ["recompute_features"]
 
@@ -53,13 +53,13 @@ def _found(run: Path, path: Path) -> tuple[float, str | None]:
     import torch
 
     import expunge
-    from expunge._evidence import seen
     from expunge.cli._imports import importable
     from expunge.cli._job import read_job
     from expunge.cli._load import factory_of
     from expunge.cli._request import rows_of
-    from expunge.heads import find_head
-    from expunge.unlearning import never_forgotten
+    from expunge.methods.prune.evidence import seen
+    from expunge.network.heads import find_head
+    from expunge.results.forgotten import never_forgotten
 
     job = read_job(path)
     with importable(job):

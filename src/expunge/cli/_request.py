@@ -11,10 +11,13 @@ from torch import Tensor, nn
 import expunge
 from expunge.cli._imports import imported, is_import
 from expunge.cli._job import Job
-from expunge.data.rows import Rows, as_rows, has_ids, read_npz
+from expunge.data.npz import has_ids, read_npz
+from expunge.data.rows import Rows
+from expunge.data.views import as_rows
 from expunge.errors import DataError, JobError
-from expunge.heads import logits_of
-from expunge.task import ForgetTask, Training
+from expunge.network.passes import logits_of
+from expunge.task import ForgetTask
+from expunge.training import Training
 
 __all__ = ["holdout_of", "outputs_of", "rows_of", "task_of"]
 

@@ -25,8 +25,8 @@ from expunge.cli._request import rows_of, task_of
 from expunge.data.rows import Rows
 from expunge.errors import InputError
 from expunge.records import Limits
+from expunge.results.unlearned import Unlearned
 from expunge.task import ForgetTask
-from expunge.unlearning import Unlearned
 
 __all__ = ["Work", "open_job", "with_seed"]
 

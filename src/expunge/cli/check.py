@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from expunge.cli._job import Job
     from expunge.cli._session import Work
     from expunge.data.rows import Rows
-    from expunge.unlearning import Rehearsal
+    from expunge.unlearning.door import Rehearsal
 
 __all__ = ["check"]
 
@@ -36,7 +36,7 @@ def _check(screen: Screen, path: Path, method_name: str | None, *, as_json: bool
     from expunge.cli._job import read_job
     from expunge.cli._load import references_of
     from expunge.cli._session import open_job
-    from expunge.unlearning import rehearse
+    from expunge.unlearning.door import rehearse
 
     job = read_job(path)
     with open_job(job, method_name, screen) as work:
@@ -94,7 +94,7 @@ def _still_known(work: Work, rows: Rows) -> Rows:
     """The rows without classes that an earlier run forgot: their accuracy says nothing."""
     import torch
 
-    from expunge.unlearning import Unlearned
+    from expunge.results.unlearned import Unlearned
 
     if not isinstance(work.model, Unlearned):
         return rows

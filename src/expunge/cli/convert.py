@@ -29,8 +29,8 @@ def convert(
     off the names.
     """
     with command() as screen:
-        from expunge._stored import new_file, refuse_existing
-        from expunge._weights import save_state
+        from expunge.network.weights import save_state
+        from expunge.storage.whole import new_file, refuse_existing
 
         refuse_existing(target)
         state, notes = plain_state(_loaded(source))

@@ -39,7 +39,7 @@ def demo(
     ),
 ) -> None:
     """Train a small classifier on digits and let it forget class 3 by every method."""
-    from expunge._stored import new_folder
+    from expunge.storage.whole import new_folder
 
     with command() as screen:
         folder = _folder(out)
@@ -100,7 +100,7 @@ def _run(
     from expunge.data.demo import digits
     from expunge.models import DigitsNet
     from expunge.report import audit_rows
-    from expunge.runs import save_audit
+    from expunge.runs.saving import save_audit
 
     train, holdout = digits()
     screen.say(

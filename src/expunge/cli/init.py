@@ -62,7 +62,7 @@ def init(
 ) -> None:
     """Write a commented job file."""
     with command() as screen:
-        from expunge._stored import new_file, write_text
+        from expunge.storage.whole import new_file, write_text
 
         with new_file(path) as file:
             write_text(file, template())

@@ -25,16 +25,18 @@ def statistics(
 def _collect(screen: Screen, path: Path, out: Path) -> None:
     import torch
 
-    from expunge._stored import new_file, refuse_existing
-    from expunge._weights import writing
     from expunge.cli._imports import importable
     from expunge.cli._job import read_job
     from expunge.cli._load import factory_of, model_of
     from expunge.cli._request import rows_of
     from expunge.errors import JobError
-    from expunge.heads import find_head
-    from expunge.statistics import collect_statistics
-    from expunge.unlearning import Unlearned, found_again, never_forgotten, refuse_random_rows
+    from expunge.network.heads import find_head
+    from expunge.network.weights import writing
+    from expunge.results.forgotten import found_again, never_forgotten
+    from expunge.results.unlearned import Unlearned
+    from expunge.statistics.collect import collect_statistics
+    from expunge.storage.whole import new_file, refuse_existing
+    from expunge.unlearning.checks import refuse_random_rows
 
     refuse_existing(out)
     job = read_job(path)

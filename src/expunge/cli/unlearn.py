@@ -12,8 +12,8 @@ import typer
 from expunge.cli._console import Screen, command
 
 if TYPE_CHECKING:
-    from expunge.auditing import AuditReport
-    from expunge.unlearning import Unlearned
+    from expunge.results.report import AuditReport
+    from expunge.results.unlearned import Unlearned
 
 __all__ = ["unlearn"]
 
@@ -56,11 +56,11 @@ def _run(
     as_json: bool,
 ) -> int:
     import expunge
-    from expunge._stored import refuse_existing, refuse_unwritable
     from expunge.cli._job import read_job
     from expunge.cli._load import references_of, resolved
     from expunge.cli._session import open_job, with_seed
-    from expunge.runs import save_audit
+    from expunge.runs.saving import save_audit
+    from expunge.storage.whole import refuse_existing, refuse_unwritable
 
     job = with_seed(read_job(path), seed)
     if out is None:

@@ -15,7 +15,7 @@ import typer
 from expunge.cli._console import Screen, command
 
 if TYPE_CHECKING:
-    from expunge.certificate.check import Verification
+    from expunge.certificate.verifier import Verification
 
 __all__ = ["verify"]
 
@@ -45,7 +45,7 @@ def verify(
     the signer unknown, 2 unreadable. Nothing is written, and torch is not needed.
     """
     with command() as screen:
-        from expunge.certificate.check import verify as check
+        from expunge.certificate.verifier import verify as check
 
         found = check(
             path,

@@ -1,1 +1,1 @@
-"""Pure tensor mathematics: tensors in, tensors out, shapes in the types, no I/O."""
+"""Mathematics that two or more packages share: tensors in, tensors out."""

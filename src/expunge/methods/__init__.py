@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from expunge.methods.base import Before, Method, Progress, Run
+from expunge.methods.base import Before, Method, Progress
 from expunge.methods.finetune import FineTune
-from expunge.methods.least_squares_removal import LeastSquaresRemoval
 from expunge.methods.mask_class import MaskClass
-from expunge.methods.mu_mis import MuMis
-from expunge.methods.naive_prototype_surgery import NaivePrototypeSurgery
-from expunge.methods.prototype_surgery import PrototypeSurgery
-from expunge.methods.prune import Prune
+from expunge.methods.mu_mis.method import MuMis
+from expunge.methods.prototypes.least_squares_removal import LeastSquaresRemoval
+from expunge.methods.prototypes.naive_prototype_surgery import NaivePrototypeSurgery
+from expunge.methods.prototypes.prototype_surgery import PrototypeSurgery
+from expunge.methods.prune.method import Prune
 from expunge.methods.retrain import Retrain
+from expunge.methods.run import Run
 
 __all__ = [
     "METHODS",

@@ -16,11 +16,12 @@ from typing import ClassVar, final
 
 from torch import nn
 
-from expunge._training import Recipe, descend
 from expunge.errors import UnsupportedError
-from expunge.methods.base import Method, Run
+from expunge.methods.base import Method
+from expunge.methods.run import Run
 from expunge.records import MethodInfo, Paper
 from expunge.task import ForgetTask
+from expunge.training import Recipe, descend
 
 __all__ = ["FineTune"]
 

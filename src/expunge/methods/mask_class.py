@@ -18,8 +18,9 @@ from typing import ClassVar, final
 from torch import nn
 
 from expunge.errors import InputError, UnsupportedError
-from expunge.heads import head_matrix, set_head_matrix
-from expunge.methods.base import Method, Run
+from expunge.methods.base import Method
+from expunge.methods.run import Run
+from expunge.network.heads import head_matrix, set_head_matrix
 from expunge.records import MethodInfo, Paper
 from expunge.task import ForgetTask
 

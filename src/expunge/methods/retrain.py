@@ -19,7 +19,8 @@ from typing import ClassVar, final
 from torch import nn
 
 from expunge.errors import UnsupportedError
-from expunge.methods.base import Method, Run
+from expunge.methods.base import Method
+from expunge.methods.run import Run
 from expunge.records import MethodInfo, Paper
 from expunge.task import ForgetTask
 

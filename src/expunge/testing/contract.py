@@ -27,17 +27,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from expunge._rng import isolated
-from expunge._state import Layout, digest_of, hook_count, layout_of, not_finite, state_of
-from expunge.data.rows import as_rows
+from expunge.data.views import as_rows
 from expunge.errors import ContractError, DataError, InputError, TaskError, UnsupportedError
-from expunge.heads import find_head, logits_of
 from expunge.methods.base import Method
+from expunge.network.heads import find_head
+from expunge.network.passes import logits_of
+from expunge.network.state import Layout, digest_of, hook_count, layout_of, not_finite, state_of
 from expunge.records import Aim, Claim, Need, Outcome, Scope, Structure, to_json
-from expunge.statistics import collect_statistics
+from expunge.results.unlearned import Unlearned
+from expunge.runtime.randomness import isolated
+from expunge.statistics.collect import collect_statistics
 from expunge.task import ForgetTask, forget_ids
 from expunge.testing.toys import Toy, ToyData, toy
-from expunge.unlearning import Unlearned, unlearn
+from expunge.unlearning.door import unlearn
 
 __all__ = ["Check", "check_method", "check_saved_runs", "contract_checks"]
 
@@ -530,9 +532,9 @@ import torch
 
 torch.set_num_threads(int(sys.argv[1]))
 
-from expunge._state import digest_of, state_of
-from expunge.data.rows import as_rows
-from expunge.heads import logits_of
+from expunge.network.state import digest_of, state_of
+from expunge.data.views import as_rows
+from expunge.network.passes import logits_of
 from expunge.runs import load_run
 from expunge.testing.toys import toy
 
@@ -550,7 +552,7 @@ def check_saved_runs(methods: Sequence[Method]) -> None:
 
     What `saved_run_reloads` does for one method; several share the price of a new process.
     """
-    from expunge.runs import save_run
+    from expunge.runs.saving import save_run
 
     made = toy("cnn")
     with tempfile.TemporaryDirectory() as folder, isolated(0, _CPU):

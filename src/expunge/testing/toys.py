@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from expunge._rng import isolated
-from expunge._training import Recipe
-from expunge.task import ForgetTask, Training, forget_classes, forget_indices
+from expunge.runtime.randomness import isolated
+from expunge.task import ForgetTask, forget_classes, forget_indices
+from expunge.training import Recipe, Training
 
 __all__ = ["TOYS", "Toy", "ToyCnn", "ToyData", "ToyMapping", "ToyMlp", "ToyName", "toy"]
 

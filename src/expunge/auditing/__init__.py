@@ -1,0 +1,9 @@
+"""The door `audit`: measures, and judges nothing."""
+
+from __future__ import annotations
+
+from expunge.auditing.door import audit
+from expunge.auditing.references import refuse_references
+from expunge.results.report import AuditReport
+
+__all__ = ["AuditReport", "audit", "refuse_references"]

@@ -1,0 +1,89 @@
+"""Which models may stand as retrained ones: what is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from expunge.errors import ModelError
+from expunge.judging.outputs import most_known
+from expunge.network.passes import logits_of
+from expunge.network.state import device_of, digest_of, state_of
+from expunge.records import Limits
+from expunge.results.forgotten import Forgotten
+from expunge.results.unlearned import Unlearned
+from expunge.task import ForgetTask
+
+__all__ = ["refuse_references"]
+
+
+_FEW = 256
+
+
+def refuse_references(
+    references: Mapping[str, nn.Module | Unlearned],
+    task: ForgetTask,
+    original: nn.Module | None,
+    forgotten: Sequence[Forgotten],
+    limits: Limits,
+    edited: nn.Module | None = None,
+) -> None:
+    """Raise ModelError for references that are not models retrained without the forget set.
+
+    Refused by name: the original or the edited model, one model twice, a run of another method
+    than `retrain`, a run that did not forget all of this request and the earlier ones
+    (`forgotten`), and, for a class request, a model that recognises the class.
+    """
+    known = {
+        digest_of(state_of(m)): text
+        for m, text in ((original, "original"), (edited, "edited"))
+        if m
+    }
+    gone = task.classes.union(*(request.classes for request in forgotten))
+    chosen = torch.linspace(0, len(task.forget) - 1, min(_FEW, len(task.forget))).long()
+    few = task.forget.select(chosen)
+    for name, reference in references.items():
+        model = reference.model if isinstance(reference, Unlearned) else reference
+        digest = digest_of(state_of(model))
+        if digest in known:
+            raise ModelError(
+                f"Expected {name} to be a model retrained without the forget set, got the "
+                f"{known[digest]} model itself. Train one with `Retrain` for each reference."
+            )
+        known[digest] = f"{name}, again: the same"
+        if isinstance(reference, Unlearned):
+            _refuse_run(name, reference, task, gone)
+        if task.scope == "classes":
+            logits = logits_of(model, few, batch_size=_FEW, device=device_of(model))
+            left = most_known(logits, few.labels)
+            if left > limits.forget_accuracy:
+                raise ModelError(
+                    f"Expected {name} to be retrained without class {sorted(task.classes)}, but it "
+                    f"recognises {left:.1f} % of the forget records (limit: "
+                    f"{limits.forget_accuracy:g} %). It was trained on them."
+                )
+
+
+def _refuse_run(name: str, run: Unlearned, task: ForgetTask, gone: frozenset[int]) -> None:
+    if run.record.method != "retrain":
+        raise ModelError(
+            f"Expected {name} to be a run of `retrain`, got one of {run.record.method!r}: what is "
+            "measured against it would not be the distance to retraining."
+        )
+    if not run.history_known:
+        return
+    classes = frozenset[int]().union(*(request.classes for request in run.forgotten))
+    if classes != gone:
+        raise ModelError(
+            f"Expected {name} to be retrained without classes {sorted(gone)}, got a run without "
+            f"{sorted(classes)}. Retrain it for this request."
+        )
+    ids = {i for request in run.forgotten for i in request.ids}
+    kept = [i for i in task.forget.ids if i not in ids]
+    if task.scope == "records" and kept:
+        raise ModelError(
+            f"Expected {name} to be retrained without the forget records, but {len(kept)} of them "
+            f"were kept, {kept[0]!r} first. Retrain it for this request."
+        )

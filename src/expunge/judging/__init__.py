@@ -1,0 +1,1 @@
+"""How a run is judged: the split of the holdout, and the outcome."""

@@ -1,0 +1,1 @@
+"""Edits of the class prototypes, the rows of the final linear layer."""

@@ -1,0 +1,118 @@
+"""Naive Prototype Surgery: subtract from the prototypes what the forget records put there.
+
+The trained head is read as its start plus one contribution per training record, W − W₀ = Θ F with
+Θ = (W − W₀)F⁺; the forget records' contributions are taken out. With the Gram matrix G = FᵀF no
+n×d matrix is needed: one d×d solve, and only sums over the forget set.
+
+Equation (ours): W' = W − (W − W₀)(G + λI)⁻¹ G_f. Equation (as published): W' = W₀ + (W − W₀)
+G⁺(G − G_f). Reference: Prototype Surgery, ACM CCS 2025.
+What we do differently: the ridge λ = `ridge`·tr(G)/d, because rarely firing units make the plain
+pseudo-inverse explode, and the first form, for which deleting nothing is exactly the identity; the
+published form also drops, on deleting nothing, whatever part of W − W₀ lies outside the features'
+span. W₀ is zero unless the initial weights are given. The bias stays, as published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from expunge.errors import InputError, ModelError, UnsupportedError
+from expunge.methods.base import Method
+from expunge.methods.prototypes.solve import naive_surgery, naive_surgery_published
+from expunge.methods.run import Run
+from expunge.network.heads import Head, head_matrix, set_head_matrix
+from expunge.records import MethodInfo, Paper
+from expunge.task import ForgetTask
+
+__all__ = ["NaivePrototypeSurgery"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NaivePrototypeSurgery(Method):
+    """Take the forget records' share out of the class prototypes in closed form.
+
+    `ridge` is λ in units of tr(G)/d. `rows="own"` moves the forgotten classes' prototypes only.
+    `form="published"` uses G⁺(G−G_f) with eigenvalues below `cutoff`·(largest) dropped, and no
+    ridge; `as_published()` is that preset.
+    """
+
+    ridge: float = 1e-2
+    rows: Literal["all", "own"] = "all"
+    form: Literal["ridged", "published"] = "ridged"
+    cutoff: float = 1e-12
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="naive-prototype-surgery",
+        title="Naive Prototype Surgery",
+        summary="subtract the forget records' part of the class prototypes, closed form",
+        paper=Paper(
+            title="Prototype Surgery (title of the released code: Modifying Neural Prototypes via "
+            "Soft Labels for Enhanced Machine Unlearning Efficiency)",
+            authors="see the proceedings",
+            venue="ACM CCS 2025",
+        ),
+        needs=frozenset({"forget", "statistics", "head"}),
+        aims=frozenset({"absent"}),
+        scopes=frozenset({"classes"}),
+        claims=("outputs",),
+        cost="one pass over the forget set and one d×d solve",
+    )
+
+    @classmethod
+    def as_published(cls) -> NaivePrototypeSurgery:
+        """The published construction: no ridge, all rows, W₀ + (W − W₀)G⁺(G − G_f)."""
+        return cls(form="published")
+
+    def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
+        """Edit the prototypes from the statistics and the sums of the forget rows."""
+        if task.statistics is None:
+            raise UnsupportedError("Expected feature statistics, got none.")
+        if self.rows not in ("all", "own"):
+            raise InputError(f'Expected `rows` to be "all" or "own", got {self.rows!r}.')
+        if self.form not in ("ridged", "published"):
+            raise InputError(f'Expected `form` to be "ridged" or "published", got {self.form!r}.')
+        if not self.ridge >= 0 or not self.cutoff >= 0:
+            raise InputError(
+                f"Expected `ridge` and `cutoff` from 0, got {self.ridge} and {self.cutoff}."
+            )
+        head = run.needed_head
+        statistics = task.statistics
+        forget = run.sums(model, task, statistics.mean)
+        left = statistics.without(forget, task.forget.ids)
+        gram = statistics.uncentred_gram()
+        gram_forget = gram - left.uncentred_gram()
+        matrix = head_matrix(model, head)
+        trained = matrix[:, :-1]
+        start = initial_weight(run, head)
+        if self.form == "published":
+            edited = naive_surgery_published(trained, start, gram, gram_forget, self.cutoff)
+        else:
+            edited = naive_surgery(trained, start, gram, gram_forget, self.ridge * statistics.trace)
+        chosen = torch.ones(len(matrix), dtype=torch.bool)
+        if self.rows == "own":
+            chosen[:] = False
+            chosen[sorted(task.classes)] = True
+        matrix[chosen, :-1] = edited[chosen]
+        set_head_matrix(model, head, matrix)
+        return model
+
+
+def initial_weight(run: Run, head: Head) -> Float[Tensor, "classes features"]:
+    """W₀ from the initial weights where they were kept, else zero (and the record says so)."""
+    if run.initial is None:
+        run.note("W₀ = 0: the initial weights were not given")
+        return torch.zeros(head.classes, head.features, dtype=torch.float64)
+    name = f"{head.name}.weight" if head.name else "weight"
+    if name not in run.initial or tuple(run.initial[name].shape) != (head.classes, head.features):
+        raise ModelError(
+            f"Expected the initial weights to hold {name} of shape "
+            f"{(head.classes, head.features)}, got "
+            f"{tuple(run.initial[name].shape) if name in run.initial else 'no such tensor'}."
+        )
+    return run.initial[name].double().cpu()

@@ -1,0 +1,1 @@
+"""PRUNE as published: patches on the linear regions of ReLU networks."""

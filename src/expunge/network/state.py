@@ -1,0 +1,140 @@
+"""Digests, copies and censuses of modules: what the doors use to keep their promises."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "FROZEN_IN_EVAL",
+    "Layout",
+    "count_changed",
+    "device_of",
+    "digest_of",
+    "hook_count",
+    "layout_of",
+    "not_finite",
+    "restore_layout",
+    "state_of",
+]
+
+
+FROZEN_IN_EVAL: tuple[type[nn.Module], ...] = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.modules.dropout._DropoutNd,
+)
+"""Layers whose train mode would mix samples, add noise or write forget data into buffers."""
+
+
+_HOOK_FIELDS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers (also non-persistent ones) by name, without copying."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    buffers = model.named_buffers(remove_duplicate=False)
+    return {name: tensor.detach() for name, tensor in (*parameters, *buffers)}
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first tensor lies; the CPU for a model without any."""
+    return next((t.device for t in state_of(model).values()), torch.device("cpu"))
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over tensor names, dtypes, shapes and bytes (recipe `sha256-state-v1`)."""
+    total = hashlib.sha256(b"sha256-state-v1\0")
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        header = f"{name}\0{dtype}\0{','.join(str(n) for n in tensor.shape)}\0"
+        total.update(header.encode())
+        flat = tensor.reshape(-1).view(torch.uint8)
+        total.update(flat.numpy().tobytes())
+    return total.hexdigest()
+
+
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of floating tensors that hold NaN or infinity."""
+    return [
+        name
+        for name, tensor in state.items()
+        if (tensor.is_floating_point() or tensor.is_complex())
+        and not bool(torch.isfinite(tensor).all())
+    ]
+
+
+def hook_count(model: nn.Module) -> int:
+    """How many hooks hang on the module, on everything below it and on their parameters."""
+    on_modules = sum(
+        len(getattr(module, name, ())) for module in model.modules() for name in _HOOK_FIELDS
+    )
+    on_parameters = sum(len(p._backward_hooks or ()) for p in model.parameters())
+    return on_modules + on_parameters
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().contiguous().reshape(-1)
+    return flat.view(torch.uint8).reshape(flat.numel(), flat.element_size())
+
+
+def count_changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> int:
+    """Elements that differ bitwise between two states with the same names (others count whole)."""
+    changed = 0
+    for name, tensor in after.items():
+        old = before.get(name)
+        if old is None or old.shape != tensor.shape or old.dtype != tensor.dtype:
+            changed += tensor.numel()
+            continue
+        changed += int((_bytes(tensor.to(old.device)) != _bytes(old)).any(1).sum())
+    return changed
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Everything about a module that an edit of structure `same` must leave as it was."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, torch.dtype]
+    devices: Mapping[str, torch.device]
+    requires_grad: Mapping[str, bool]
+    training: Mapping[str, bool]
+
+
+def layout_of(model: nn.Module) -> Layout:
+    """Read names, shapes, dtypes, devices, `requires_grad` and train/eval modes."""
+    state = state_of(model)
+    return Layout(
+        shapes={name: tuple(t.shape) for name, t in state.items()},
+        dtypes={name: t.dtype for name, t in state.items()},
+        devices={name: t.device for name, t in state.items()},
+        requires_grad={n: p.requires_grad for n, p in model.named_parameters()},
+        training={name: module.training for name, module in model.named_modules()},
+    )
+
+
+def restore_layout(model: nn.Module, layout: Layout) -> None:
+    """Put modes and `requires_grad` back and clear gradients, where the names still exist."""
+    for name, module in model.named_modules():
+        if name in layout.training:
+            module.training = layout.training[name]
+    for name, parameter in model.named_parameters():
+        parameter.grad = None
+        if name in layout.requires_grad:
+            parameter.requires_grad_(layout.requires_grad[name])

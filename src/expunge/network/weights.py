@@ -1,0 +1,200 @@
+"""Weights in and out of models: safetensors only, every misfit named."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from expunge.errors import ModelError
+from expunge.network.state import not_finite
+
+__all__ = ["build", "load_weights", "read_weights", "save_state", "save_weights", "writing"]
+
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+
+
+def build(factory: Callable[[], Any], *, name: str = "factory") -> nn.Module:
+    """A copy of what the user's factory gives: it may give one and the same module each time.
+
+    Raises ModelError where it raises or returns no module.
+    """
+    try:
+        model = copy.deepcopy(factory())
+    except Exception as error:
+        raise ModelError(
+            f"Expected `{name}` to return an nn.Module, but it raised {type(error).__name__}: "
+            f"{error}. Fix the function, or its `kwargs`."
+        ) from error
+    if not isinstance(model, nn.Module):
+        hint = (
+            " Name a function that builds the model, not its class's module."
+            if (type(model).__name__ == "module")
+            else ""
+        )
+        raise ModelError(
+            f"Expected `{name}` to return an nn.Module, got {type(model).__name__}.{hint}"
+        )
+    return model
+
+
+def read_weights(path: Path | str) -> dict[str, Tensor]:
+    """Read a safetensors file of weights onto the CPU.
+
+    Raises ModelError where it is missing, damaged, holds something else, or is a pickle: those run
+    code when they are opened, so they are refused with the cure.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ModelError(f"Expected weights at {path}, found no file. Check the path.")
+    if path.is_dir():
+        raise ModelError(
+            f"Expected a safetensors file at {path}, got a folder. A run folder goes under `run`."
+        )
+    if not _looks_safe(path):
+        _refuse_pickle(path)
+    try:
+        with safe_open(path, framework="pt") as archive:
+            form = (archive.metadata() or {}).get("format", "")
+            names = archive.keys()
+            # copies: the file's own pages would change, or vanish, with the file
+            state = {name: archive.get_tensor(name).clone() for name in names}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"Expected {path.name} to be safetensors, but reading it raised: {error}. The file is "
+            "damaged or cut short: copy it again."
+        ) from error
+    if form.startswith("expunge-statistics"):
+        raise ModelError(
+            f"Expected {path.name} to hold the weights of a model, got feature statistics. They "
+            "go under `statistics` in [data]."
+        )
+    return state
+
+
+def _looks_safe(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    return len(start) == 9 and start[8:] == b"{" and 8 + length <= path.stat().st_size
+
+
+def _refuse_pickle(path: Path) -> None:
+    with path.open("rb") as file:
+        magic = file.read(4)
+    pickled = magic[:1] == b"\x80" and magic[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    if pickled or magic == b"PK\x03\x04" or path.suffix.lower() in _PICKLES:
+        raise ModelError(
+            f"Expected weights as safetensors, got {path.name}, a pickle. Pickles can run code "
+            "when they are opened. Convert it once, safely: "
+            f"`expunge convert {path.name} {path.stem}.safetensors`."
+        )
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> nn.Module:
+    """Copy `state` into `model` and return it; `source` names the file in messages.
+
+    Raises ModelError for missing and unexpected names, other shapes, a dtype that would lose
+    digits, and values that are not finite. Step counters of batch norm may be missing.
+    """
+    own = {k: t for k, t in model.state_dict().items() if isinstance(t, Tensor)}
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in own]
+    if missing or unexpected:
+        parts = [f"{len(missing)} missing ({_some(missing)})"] if missing else []
+        parts += [f"{len(unexpected)} unexpected ({_some(unexpected)})"] if unexpected else []
+        raise ModelError(
+            f"Expected the tensors of {source} to fit the model that `factory` builds, got "
+            f"{' and '.join(parts)}. {_cure(unexpected, own)}"
+        )
+    for name, there in own.items():
+        tensor = state.get(name, there)
+        if tensor.shape != there.shape:
+            raise ModelError(
+                f"Expected {name!r} in {source} to have shape {tuple(there.shape)}, got "
+                f"{tuple(tensor.shape)}. The model that `factory` builds differs from the one "
+                "that was saved (the number of classes?): check its `kwargs`."
+            )
+        if torch.promote_types(tensor.dtype, there.dtype) != there.dtype:
+            raise ModelError(
+                f"Expected {name!r} in {source} to fit dtype {there.dtype}, got {tensor.dtype}. "
+                "Let `factory` build the model in the dtype it was saved in."
+            )
+    bad = not_finite(state)
+    if bad:
+        raise ModelError(
+            f"Expected finite weights in {source}, got NaN or infinity in {bad[0]!r} ({len(bad)} "
+            "tensors). The checkpoint is damaged or diverged: use an earlier one."
+        )
+    model.load_state_dict(dict(state), strict=False)
+    return model
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _cure(unexpected: Sequence[str], own: Mapping[str, Tensor]) -> str:
+    for prefix in _WRAPPERS:
+        if unexpected and all(k.startswith(prefix) for k in unexpected):
+            bare = [k.removeprefix(prefix) for k in unexpected]
+            if any(k in own for k in bare):
+                return (
+                    f"Their names begin with {prefix!r}, left by a wrapper: `expunge convert` "
+                    "removes it."
+                )
+    return "Check that `factory` and its `kwargs` build the architecture that was saved."
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the state dict as safetensors; tied tensors are written once a name.
+
+    Non-persistent buffers are left out, as in any state dict: the factory makes them again.
+    """
+    save_state({k: t for k, t in model.state_dict().items() if isinstance(t, Tensor)}, path)
+
+
+def save_state(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors; views and shared storage become tensors of their own."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in state.items():
+        tensor = value.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        whole = tensor.numel() * tensor.element_size() == storage.nbytes()
+        shared = storage.data_ptr() in seen
+        tensors[name] = tensor.clone() if shared or not whole else tensor
+        seen.add(storage.data_ptr())
+    with writing(path):
+        save_file(tensors, path, metadata={"format": "pt"})
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around a safetensors write: the usual file mode, and a full disk seen as an OSError.
+
+    The library hides the number of the operating system's error in a text.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None and "I/O" not in str(error):
+            raise ModelError(
+                f"Expected tensors that safetensors can hold, but writing them raised: {error}."
+            ) from error
+        raise OSError(int(found.group(1)) if found else errno.EIO, str(error)) from error
+    path.chmod(stat.S_IMODE(mode))

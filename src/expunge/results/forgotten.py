@@ -1,0 +1,105 @@
+"""What was forgotten so far: requests that stay in force, and their records found again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from expunge.data.digests import content_digests
+from expunge.data.rows import Rows
+from expunge.errors import (
+    DataError,
+)
+from expunge.records import (
+    Aim,
+    Scope,
+)
+
+__all__ = ["Forgotten", "commitment", "found_again", "never_forgotten"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Forgotten:
+    """One request that was served: its ids and classes stay forgotten in every later request.
+
+    `labels` are those of the ids then, None where an old history does not tell. `rows` is kept in
+    memory so that later requests check it again; None after a reload.
+    """
+
+    aim: Aim
+    scope: Scope
+    classes: frozenset[int]
+    ids: tuple[str, ...]
+    salt: str
+    labels: tuple[int, ...] | None = None
+    rows: Rows | None = None
+
+
+def commitment(request: Forgotten) -> str:
+    """Salted SHA-256 of the forget selection; the salt is private."""
+    text = json.dumps(
+        [request.salt, sorted(request.classes), list(request.ids)], separators=(",", ":")
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def never_forgotten(rows: Rows, requests: Sequence[Forgotten]) -> Rows:
+    """The rows that none of these requests took away, by id or by class."""
+    if not requests:
+        return rows
+    ids = {i for request in requests for i in request.ids}
+    classes = sorted({c for request in requests for c in request.classes})
+    stays = torch.tensor([i not in ids for i in rows.ids], dtype=torch.bool)
+    stays &= ~torch.isin(rows.labels, torch.tensor(classes, dtype=torch.int64))
+    return rows.select(stays.nonzero().flatten())
+
+
+def found_again(request: Forgotten, rows: Rows) -> Forgotten:
+    """The request with its records, found by id among `rows` where they were not kept.
+
+    Raises DataError where these ids name other rows than then: other labels, or other content.
+    """
+    wanted = set(request.ids)
+    places = [n for n, i in enumerate(rows.ids) if i in wanted]
+    if not places:
+        return request
+    found = rows.select(torch.tensor(places))
+    _refuse_others(request, found)
+    return request if request.rows is not None else dataclasses.replace(request, rows=found)
+
+
+def _refuse_others(request: Forgotten, found: Rows) -> None:
+    """Raise DataError where `found`, rows with ids of the request, are not its records."""
+    others: list[str] = []
+    labels = zip(found.ids, found.labels.tolist(), strict=True)
+    if request.labels is not None:
+        then = dict(zip(request.ids, request.labels, strict=True))
+        others = [i for i, label in labels if label != then[i]]
+    elif request.scope == "classes":
+        others = [i for i, label in labels if label not in request.classes]
+    what = "of another class" if others else "with other content"
+    if not others and request.rows is not None:
+        others = _different(request.rows, found)
+    if others:
+        raise DataError(
+            f"Expected row {others[0]!r} of `train` to be the record that an earlier request "
+            f"forgot, got one {what}. The data or their order changed since, and the ids now name "
+            "other rows: give rows `ids` that stay the same."
+        )
+
+
+def _different(first: Rows, second: Rows) -> list[str]:
+    """Ids in both whose rows differ in content; only these are read."""
+    places = {i: n for n, i in enumerate(first.ids)}
+    shared = [n for n, i in enumerate(second.ids) if i in places]
+    new = second.select(torch.tensor(shared, dtype=torch.int64))
+    old = first.select(torch.tensor([places[i] for i in new.ids], dtype=torch.int64))
+    pairs = zip(new.ids, content_digests(old), content_digests(new), strict=True)
+    return [i for i, a, b in pairs if a != b]

@@ -1,0 +1,35 @@
+"""What `audit` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+from expunge.records import Level, Measurement, NotMeasured, OutcomeReport
+
+__all__ = ["AuditReport"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditReport:
+    """What was measured, on whom, and what could not be. It judges nothing and prints nothing."""
+
+    version: int
+    method: str
+    outcome: OutcomeReport
+    level: Level
+    subjects: tuple[str, ...]
+    references: tuple[str, ...]
+    counts: Mapping[str, int]
+    measurements: tuple[Measurement | NotMeasured, ...]
+    model_digest: str
+    environment: Mapping[str, str]
+
+    def value(self, name: str, subject: str, rows: str) -> float | None:
+        """The measured value of one figure, or None where it was not measured."""
+        for m in self.measurements:
+            if (m.name, m.subject, m.rows) == (name, subject, rows):
+                return m.value if isinstance(m, Measurement) else None
+        return None

@@ -1,0 +1,48 @@
+"""What `unlearn` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import nn
+
+from expunge.certificate.facts import Evidence
+from expunge.network.heads import Head
+from expunge.records import (
+    OutcomeReport,
+    RunRecord,
+)
+from expunge.results.forgotten import Forgotten
+from expunge.statistics.features import FeatureStatistics
+
+__all__ = ["Unlearned"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Unlearned:
+    """What `unlearn` returns: the edited model, the record, and statistics where they were kept.
+
+    `original` is the model that was given (not a copy). `forgotten` lists every request so far,
+    the latest last. `split_seed` fixes the holdout split for all later requests and audits.
+    `history_known` is False for a run loaded without its private part: it cannot serve further.
+    `evidence` is what a certificate is written from, where the method proves something;
+    `certificate` the digest of the one saved with the run, where it was loaded from a folder.
+    """
+
+    model: nn.Module
+    record: RunRecord
+    statistics: FeatureStatistics | None
+    forgotten: tuple[Forgotten, ...]
+    split_seed: int
+    original: nn.Module | None = None
+    head: Head | None = None
+    history_known: bool = True
+    evidence: Evidence | None = None
+    certificate: str | None = None
+
+    @property
+    def outcome(self) -> OutcomeReport:
+        """The outcome and its reason."""
+        return self.record.outcome

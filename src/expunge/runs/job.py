@@ -1,0 +1,87 @@
+"""The job of a run, as it is stored: in full for its owner, and as it may be shared."""
+
+from __future__ import annotations
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+import numpy as np
+from torch import nn
+from expunge.results.history import history_text, read_history
+from expunge.network.state import digest_of, state_of
+from expunge.storage.whole import new_folder, private_folder, utc_stamp, write_private, write_text
+from expunge.records import read_record
+from expunge.storage.toml import to_toml
+from expunge.network.weights import build, load_weights, read_weights, save_weights, writing
+from expunge.results.report import AuditReport
+from expunge.certificate import Evidence, payload_digest, read_evidence, write_certificate
+from expunge.errors import InputError, ModelError, OutputError
+from expunge.network.heads import Head, head_at
+from expunge.patches.heads import patched_like
+from expunge.patches.regions import RegionPatched, rebuild
+from expunge.records import RunRecord, to_json
+from expunge.statistics.features import FeatureStatistics, member_array, member_set
+from expunge.results.unlearned import Unlearned
+from expunge.results.forgotten import commitment
+
+__all__ = ["ResolvedJob", "full_job", "public_job"]
+
+
+_HIDDEN = "private"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedJob:
+    """What a run was asked to do: `settings` table by table, every default filled in.
+
+    `files` are SHA-256 digests of the files it names, under keys such as `model.weights`; `folder`
+    is where relative paths start. All is given in full: `save_run` decides what leaves `private/`.
+    """
+
+    settings: Mapping[str, Any]
+    files: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
+
+
+def full_job(result: Unlearned, job: ResolvedJob | None) -> dict[str, Any]:
+    """The job with nothing left out; for a run made in Python, what the record tells of it."""
+    if job is not None:
+        return dict(job.settings)
+    latest, record = result.forgotten[-1], result.record
+    forget: dict[str, Any] = {"aim": latest.aim}
+    if latest.scope == "classes":
+        forget["classes"] = sorted(latest.classes)
+    else:
+        forget["ids"] = list(latest.ids)
+    return {
+        "seed": record.seed,
+        "forget": forget,
+        "method": {"name": record.method, **record.settings},
+        "limits": json.loads(to_json(record.limits)),
+    }
+
+
+def public_job(
+    result: Unlearned, full: Mapping[str, Any], job: ResolvedJob | None
+) -> dict[str, Any]:
+    """The job as it may be shared: commitments instead of selections, no digest that gives away."""
+    public = {k: dict(v) if isinstance(v, Mapping) else v for k, v in full.items()}
+    public["forget"] = {
+        "aim": result.record.aim,
+        "scope": result.record.scope,
+        "commitment": result.record.commitment,
+        "commitments_before": [commitment(r) for r in result.forgotten[:-1]],
+    }
+    hidden = {"forget.classes", "forget.indices", "forget.ids"}
+    data = public.get("data")
+    if isinstance(data, dict) and data.get("forget") is not None:
+        hidden |= {"data.forget", "data.ids"}
+        data.update({k: _HIDDEN for k in ("forget", "ids") if data.get(k) is not None})
+    if job is not None:
+        public["files"] = {k: v for k, v in job.files.items() if k not in hidden}
+    return {"split_seed": result.split_seed, **public}

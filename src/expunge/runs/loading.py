@@ -1,0 +1,126 @@
+"""Read a run folder back in a fresh process."""
+
+from __future__ import annotations
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+import numpy as np
+from torch import nn
+from expunge.results.history import history_text, read_history
+from expunge.network.state import digest_of, state_of
+from expunge.storage.whole import new_folder, private_folder, utc_stamp, write_private, write_text
+from expunge.records import read_record
+from expunge.storage.toml import to_toml
+from expunge.network.weights import build, load_weights, read_weights, save_weights, writing
+from expunge.results.report import AuditReport
+from expunge.certificate import Evidence, payload_digest, read_evidence, write_certificate
+from expunge.errors import InputError, ModelError, OutputError
+from expunge.network.heads import Head, head_at
+from expunge.patches.heads import patched_like
+from expunge.patches.regions import RegionPatched, rebuild
+from expunge.records import RunRecord, to_json
+from expunge.statistics.features import FeatureStatistics, member_array, member_set
+from expunge.results.unlearned import Unlearned
+from expunge.results.forgotten import commitment
+
+__all__ = ["weights_name", "load_run"]
+
+
+def load_run(path: Path | str, *, factory: Callable[[], nn.Module]) -> Unlearned:
+    """Load a run folder: the model in eval mode, its record, statistics, and what was forgotten.
+
+    `factory` builds the same architecture as when it was saved. Pass the result to `unlearn` for a
+    further request; to go on with `Prune` after records, keep features.safetensors in the folder.
+    Raises InputError for a folder that is none, and ModelError where the weights do not fit
+    `factory` or are not those of the record.
+    """
+    path = Path(path)
+    record = _read_record(path)
+    weights = path / weights_name(record)
+    state = read_weights(weights)
+    empty = build(factory)
+    if {"active", "owner"} <= set(state):
+        empty = rebuild(empty, state)
+    elif record.head is not None:
+        empty = patched_like(empty, record.head, state)
+    model = load_weights(empty, state, source=str(weights)).eval()
+    _check_digest(model, record, weights)
+    forgotten, split_seed = read_history(path, record)
+    return Unlearned(
+        model=model,
+        record=record,
+        statistics=_read_statistics(path),
+        forgotten=forgotten,
+        split_seed=split_seed,
+        head=_head(model, record),
+        history_known=bool(forgotten),
+        evidence=_evidence(path) if forgotten else None,
+        certificate=payload_digest(path),
+    )
+
+
+def _evidence(path: Path) -> Evidence | None:
+    """What the certificate was written from; None where the auditor's file is not there."""
+    return read_evidence(path) if (path / "features.safetensors").exists() else None
+
+
+def weights_name(record: RunRecord) -> str:
+    accepted = record.outcome.outcome.accepted
+    return "model.safetensors" if accepted else "rejected.safetensors"
+
+
+def _read_record(path: Path) -> RunRecord:
+    file = path / "record.json"
+    try:
+        return read_record(file.read_text(encoding="utf-8"), source=str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"Expected a run folder at {path}, found no readable record.json in it. Name the "
+            "folder that `expunge unlearn` or `save_run` wrote."
+        ) from error
+
+
+def _check_digest(model: nn.Module, record: RunRecord, weights: Path) -> None:
+    digest = digest_of(state_of(model))
+    if digest == record.digest_after:
+        return
+    volatile = sorted(set(state_of(model)) - set(model.state_dict()))
+    hint = (
+        f" The factory makes the non-persistent buffers anew ({volatile[0]!r}): they must be the "
+        "same each time."
+        if volatile
+        else ""
+    )
+    raise ModelError(
+        f"Expected the weights in {weights} to be those of the record "
+        f"({record.digest_after[:12]}), got others ({digest[:12]}). The file was changed, or "
+        f"`factory` builds in another dtype.{hint}"
+    )
+
+
+def _head(model: nn.Module, record: RunRecord) -> Head | None:
+    if record.head is None or isinstance(model, RegionPatched):
+        return None
+    layer = model.get_submodule(record.head)
+    if not isinstance(layer, nn.Linear):
+        raise ModelError(
+            f"Expected the head {record.head!r} of the run to be nn.Linear, got "
+            f"{type(layer).__name__}. `factory` builds another architecture."
+        )
+    return head_at(record.head, layer)
+
+
+def _read_statistics(path: Path) -> FeatureStatistics | None:
+    file = path / "statistics.safetensors"
+    if not file.exists():
+        return None
+    statistics = FeatureStatistics.load(file)
+    members = path / "private" / "members.npy"
+    if not members.exists() or not os.access(members, os.R_OK):
+        return statistics
+    return statistics.with_members(member_set(np.load(members, allow_pickle=False)))

@@ -1,0 +1,108 @@
+"""Write run folders and audits: once, as a whole."""
+
+from __future__ import annotations
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+import numpy as np
+from torch import nn
+from expunge.results.history import history_text, read_history
+from expunge.network.state import digest_of, state_of
+from expunge.storage.whole import new_folder, private_folder, utc_stamp, write_private, write_text
+from expunge.records import read_record
+from expunge.storage.toml import to_toml
+from expunge.network.weights import build, load_weights, read_weights, save_weights, writing
+from expunge.results.report import AuditReport
+from expunge.certificate import Evidence, payload_digest, read_evidence, write_certificate
+from expunge.errors import InputError, ModelError, OutputError
+from expunge.network.heads import Head, head_at
+from expunge.patches.heads import patched_like
+from expunge.patches.regions import RegionPatched, rebuild
+from expunge.records import RunRecord, to_json
+from expunge.statistics.features import FeatureStatistics, member_array, member_set
+from expunge.results.unlearned import Unlearned
+from expunge.results.forgotten import commitment
+from expunge.runs.job import ResolvedJob, full_job, public_job
+from expunge.runs.loading import weights_name
+
+__all__ = ["save_audit", "save_run"]
+
+
+def save_run(
+    result: Unlearned, path: Path | str | None = None, *, job: ResolvedJob | None = None
+) -> Path:
+    """Write `result` as a run folder and return its path (default runs/<utc>-<method>-<digest8>).
+
+    The folder appears as a whole or not at all. Raises OutputError where it exists or cannot be
+    written, and InputError where the history of `result` is not known.
+    """
+    if not result.history_known:
+        raise InputError(_history_missing("be saved"))
+    record = to_json(result.record)
+    if path is None:
+        digest = hashlib.sha256(record.encode()).hexdigest()[:8]
+        path = Path("runs") / f"{utc_stamp()}-{result.record.method}-{digest}"
+    path = Path(path)
+    full = full_job(result, job)
+    with new_folder(path) as folder:
+        save_weights(result.model, folder / weights_name(result.record))
+        write_text(folder / "record.json", record)
+        write_text(folder / "job.toml", to_toml(public_job(result, full, job)))
+        if result.statistics is not None:
+            with writing(folder / "statistics.safetensors"):
+                result.statistics.without_ids().save(folder / "statistics.safetensors")
+        private = private_folder(folder / "private")
+        origin = f"# Relative paths start at {job.folder}\n" if job and job.folder else ""
+        write_private(private / "job.toml", (origin + to_toml(full)).encode())
+        write_private(
+            private / "history.json",
+            history_text(result, {} if job is None else job.files).encode(),
+        )
+        if result.statistics is not None and result.statistics.members is not None:
+            buffer = io.BytesIO()
+            np.save(buffer, member_array(result.statistics.members))
+            write_private(private / "members.npy", buffer.getvalue())
+        if result.evidence is not None and result.record.outcome.outcome.accepted:
+            write_certificate(folder, result.evidence)
+        if result.evidence is not None:
+            write_private(private / "left.json", _left(result.evidence).encode())
+    return path
+
+
+def save_audit(run: Path | str, report: AuditReport) -> Path:
+    """Write `report` to RUN/audits/<utc>-<digest8>/audit.json and return that new folder."""
+    run = Path(run)
+    if not (run / "record.json").is_file():
+        raise OutputError(f"Expected a run folder at {run}, found none. Save the run first.")
+    text = to_json(report)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    path = run / "audits" / f"{utc_stamp()}-{digest}"
+    with new_folder(path) as folder:
+        write_text(folder / "audit.json", text)
+    return path
+
+
+def _left(evidence: Evidence) -> str:
+    """Records that nothing was done for: why, and the ids of the retained rows that prevent it."""
+    entries = [
+        {"id": e.id, "label": e.label, "reason": e.reason, "because of": list(e.names)}
+        for e in evidence.entangled
+    ]
+    entries += [{"id": text, "reason": "not merged"} for text in evidence.unmerged]
+    entries += [
+        {"id": text, "reason": "of an earlier request"} for text in evidence.earlier_without_claim
+    ]
+    return json.dumps(entries, ensure_ascii=False, indent=2) + "\n"
+
+
+def _history_missing(verb: str) -> str:
+    return (
+        f"Expected a run whose history is known to {verb}, got one loaded without its private/ "
+        "part: what it forgot could serve as training data again. Put private/ back beside its "
+        "record.json, and load it again."
+    )

@@ -1,0 +1,1 @@
+"""What surrounds a run: randomness that is put back, and the machine."""

@@ -1,0 +1,150 @@
+"""Statistics of rows in one streaming pass of the network."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import secrets
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from expunge.data.rows import Rows
+from expunge.errors import StatisticsError
+from expunge.network.heads import Head, backbone_digest, head_matrix
+from expunge.network.passes import feature_batches
+from expunge.statistics.features import FeatureStatistics
+from expunge.statistics.sums import Sums, ridge_head_of, to_centred, uncentred
+
+__all__ = ["collect_statistics", "collect_sums"]
+
+
+_DEFAULT_RIDGE = 1e-3
+
+
+def collect_sums(
+    model: nn.Module,
+    head: Head,
+    rows: Rows,
+    *,
+    mean: Float[Tensor, " features"],
+    batch_size: int = 256,
+    device: torch.device | None = None,
+) -> Sums:
+    """Sums over `rows` in one streaming pass, centred by a mean that is already fixed."""
+    sums = Sums.zero(head.features, head.classes)
+    where = device or torch.device("cpu")
+    for features, _, labels in feature_batches(
+        model, head, rows, batch_size=batch_size, device=where
+    ):
+        sums.add(features, labels, mean)
+    return sums
+
+
+def collect_statistics(
+    model: nn.Module,
+    head: Head,
+    rows: Rows,
+    *,
+    forget: Tensor | None = None,
+    ridge: float = _DEFAULT_RIDGE,
+    batch_size: int = 256,
+    device: torch.device | None = None,
+) -> tuple[FeatureStatistics, Sums | None]:
+    """Statistics of `rows` in one streaming pass, memory O(d²).
+
+    λ = `ridge`·tr(G)/d of the centred Gram matrix. With `forget`, a boolean mask (n,), the sums of
+    those rows are taken in the same pass and returned beside it. The centring vector is a coarsely
+    rounded mean over a sample of the rows that stay: any fixed vector serves, one near the mean
+    keeps the sums well conditioned, and since it is never updated it must not tell of a record. A
+    head without bias cannot absorb a shift, so its features are not centred.
+    """
+    if not len(rows):
+        raise StatisticsError("Expected at least one row to make statistics from, got none.")
+    highest = int(rows.labels.max())
+    if highest >= head.classes:
+        raise StatisticsError(
+            f"Expected labels below the model's {head.classes} classes, got {highest}."
+        )
+    where = device or torch.device("cpu")
+    whole = Sums.zero(head.features, head.classes)
+    part = None if forget is None else Sums.zero(head.features, head.classes)
+    mean = _centre(model, head, rows, forget, where)
+    start = 0
+    for features, _, labels in feature_batches(
+        model, head, rows, batch_size=batch_size, device=where
+    ):
+        whole.add(features, labels, mean)
+        if forget is not None and part is not None:
+            chosen = forget[start : start + len(labels)]
+            if bool(chosen.any()):
+                part.add(features[chosen.to(features.device)], labels[chosen], mean)
+        start += len(labels)
+    centred = whole.gram[:-1, :-1] - torch.outer(whole.gram[:-1, -1], whole.gram[:-1, -1]) / start
+    spread = float(torch.trace(centred)) / head.features
+    if not spread > 0:
+        raise StatisticsError(
+            "Expected features that differ between rows, got constant or non-finite ones. The "
+            "model's penultimate layer is dead or diverged."
+        )
+    penalty = ridge * spread
+    statistics = FeatureStatistics(
+        sums=whole,
+        mean=mean,
+        ridge=penalty,
+        scale=_transplant_scale(
+            whole, penalty, head_matrix(model, head), mean, intercept=head.has_bias
+        ),
+        trace=float(torch.trace(uncentred(whole, mean))) / head.features,
+        spread=spread,
+        backbone=backbone_digest(model, head),
+        head=head.name,
+        salt=secrets.token_hex(16),
+        members=None,
+        intercept=head.has_bias,
+    )
+    members = frozenset(statistics.member(i) for i in rows.ids)
+    return dataclasses.replace(statistics, members=members), part
+
+
+def _centre(
+    model: nn.Module, head: Head, rows: Rows, forget: Tensor | None, device: torch.device
+) -> Float[Tensor, " features"]:
+    """The mean feature of up to 256 rows that stay, rounded to a sixteenth of the largest."""
+    if not head.has_bias:
+        return torch.zeros(head.features, dtype=torch.float64)
+    stay = torch.arange(len(rows)) if forget is None else (~forget).nonzero().flatten()
+    stay = stay if len(stay) else torch.arange(len(rows))
+    sample = rows.select(stay[torch.linspace(0, len(stay) - 1, min(256, len(stay))).long()])
+    parts = [
+        features.detach().cpu().double()
+        for features, _, _ in feature_batches(model, head, sample, batch_size=256, device=device)
+    ]
+    mean = torch.cat(parts).mean(0)
+    largest = float(mean.abs().max())
+    if not 0.0 < largest < math.inf:
+        return torch.zeros_like(mean)
+    grain = 2.0 ** math.ceil(math.log2(largest / 16))
+    return torch.round(mean / grain) * grain
+
+
+def _transplant_scale(
+    sums: Sums,
+    ridge: float,
+    matrix: Float[Tensor, "classes features+1"],
+    mean: Float[Tensor, " features"],
+    *,
+    intercept: bool,
+) -> float:
+    """S = ⟨A G̃, B⟩ / ⟨B G̃, B⟩: the least-squares factor from the ridge head's logits to A's.
+
+    Both are centred over the classes first, since a shift common to all logits means nothing.
+    """
+    ridge_head = ridge_head_of(sums, ridge, intercept=intercept)
+    ridge_head = ridge_head - ridge_head.mean(0)
+    centred = to_centred(matrix, mean)
+    centred = centred - centred.mean(0)
+    below = float((ridge_head @ sums.gram * ridge_head).sum())
+    above = float((centred @ sums.gram * ridge_head).sum())
+    return above / below

@@ -1,0 +1,1 @@
+"""Stored bytes: files and folders written whole or not at all, TOML. No torch here."""
