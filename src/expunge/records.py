@@ -79,7 +79,9 @@ class MethodInfo:
 
     `claims` is the ceiling: what the method can support at most, not what a run achieved.
     `changes_buffers` says whether batch-norm statistics may move; `stochastic` whether the seed
-    changes the result.
+    changes the result. `reads` says which rows the method itself passes through the network; the
+    door reads the forget and the judge rows before and after. `expected_failures` maps promises
+    (names of checks in `expunge.testing`) that the method is known not to keep to the reason.
     """
 
     name: str
@@ -94,6 +96,8 @@ class MethodInfo:
     changes_buffers: bool = False
     stochastic: bool = False
     cost: str = ""
+    reads: str = "nothing beyond what the door reads"
+    expected_failures: Mapping[str, str] = field(default_factory=dict)
 
 
 @final

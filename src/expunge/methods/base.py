@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, Self, final
 
 from expunge.records import MethodInfo, Need, Scope
 
@@ -57,11 +57,18 @@ class Method(ABC):
                 words += f"; for {scope} also {', '.join(sorted(beyond))}"
         return words
 
+    @classmethod
+    def small(cls) -> Self:
+        """The value that the promises are checked with on toys; defaults are made for real data."""
+        return cls()
+
     def refuse(self, model: nn.Module, task: ForgetTask, before: Before) -> None:
         """Raise an ExpungeError where this request on this model cannot be served; changes nothing.
 
-        Called by the door after its own checks and by a dry run, before anything is copied. By
-        default nothing is refused.
+        Called by the door after its own checks and by a dry run, before anything is copied. What
+        the types of the fields say of each setting has been checked by then (`expunge.settings`);
+        here belongs what must hold between settings, request and model. By default nothing is
+        refused.
         """
         del model, task, before
 

@@ -1,34 +1,27 @@
 """Read a run folder back in a fresh process."""
 
 from __future__ import annotations
-import hashlib
-import io
-import json
+
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, final
+
 import numpy as np
 from torch import nn
-from expunge.results.history import history_text, read_history
-from expunge.network.state import digest_of, state_of
-from expunge.storage.whole import new_folder, private_folder, utc_stamp, write_private, write_text
-from expunge.records import read_record
-from expunge.storage.toml import to_toml
-from expunge.network.weights import build, load_weights, read_weights, save_weights, writing
-from expunge.results.report import AuditReport
-from expunge.certificate import Evidence, payload_digest, read_evidence, write_certificate
-from expunge.errors import InputError, ModelError, OutputError
+
+from expunge.certificate import Evidence, payload_digest, read_evidence
+from expunge.errors import InputError, ModelError
 from expunge.network.heads import Head, head_at
+from expunge.network.state import digest_of, state_of
+from expunge.network.weights import build, load_weights, read_weights
 from expunge.patches.heads import patched_like
 from expunge.patches.regions import RegionPatched, rebuild
-from expunge.records import RunRecord, to_json
-from expunge.statistics.features import FeatureStatistics, member_array, member_set
+from expunge.records import RunRecord, read_record
+from expunge.results.history import read_history
 from expunge.results.unlearned import Unlearned
-from expunge.results.forgotten import commitment
+from expunge.statistics.features import FeatureStatistics, member_set
 
-__all__ = ["weights_name", "load_run"]
+__all__ = ["load_run", "weights_name"]
 
 
 def load_run(path: Path | str, *, factory: Callable[[], nn.Module]) -> Unlearned:
@@ -70,6 +63,7 @@ def _evidence(path: Path) -> Evidence | None:
 
 
 def weights_name(record: RunRecord) -> str:
+    """The name of the weights in a run folder: rejected ones say so."""
     accepted = record.outcome.outcome.accepted
     return "model.safetensors" if accepted else "rejected.safetensors"
 

@@ -1,34 +1,26 @@
 """Write run folders and audits: once, as a whole."""
 
 from __future__ import annotations
+
 import hashlib
 import io
 import json
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+
 import numpy as np
-from torch import nn
-from expunge.results.history import history_text, read_history
-from expunge.network.state import digest_of, state_of
-from expunge.storage.whole import new_folder, private_folder, utc_stamp, write_private, write_text
-from expunge.records import read_record
-from expunge.storage.toml import to_toml
-from expunge.network.weights import build, load_weights, read_weights, save_weights, writing
+
+from expunge.certificate import Evidence, write_certificate
+from expunge.errors import InputError, OutputError
+from expunge.network.weights import save_weights, writing
+from expunge.records import to_json
+from expunge.results.history import history_text
 from expunge.results.report import AuditReport
-from expunge.certificate import Evidence, payload_digest, read_evidence, write_certificate
-from expunge.errors import InputError, ModelError, OutputError
-from expunge.network.heads import Head, head_at
-from expunge.patches.heads import patched_like
-from expunge.patches.regions import RegionPatched, rebuild
-from expunge.records import RunRecord, to_json
-from expunge.statistics.features import FeatureStatistics, member_array, member_set
 from expunge.results.unlearned import Unlearned
-from expunge.results.forgotten import commitment
 from expunge.runs.job import ResolvedJob, full_job, public_job
 from expunge.runs.loading import weights_name
+from expunge.statistics.features import member_array
+from expunge.storage.toml import to_toml
+from expunge.storage.whole import new_folder, private_folder, utc_stamp, write_private, write_text
 
 __all__ = ["save_audit", "save_run"]
 

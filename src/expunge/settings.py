@@ -1,0 +1,170 @@
+"""Settings declared beside their field, and read by checks, help texts and documents alike.
+
+    rule: Literal["relative", "plain"] = "relative"
+    step: Positive = 0.15
+    share: Annotated[float, Range(above=0, most=1)] = 1.0
+
+A field's type says what its value may be: a number in a range, a choice, true or false, a text, or
+None where the type allows it. Numbers must be finite. Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, final, get_args, get_origin, get_type_hints
+
+from expunge.errors import InputError
+
+__all__ = [
+    "Count",
+    "NotNegative",
+    "Positive",
+    "Range",
+    "Setting",
+    "check_settings",
+    "facts_of",
+    "settings_of",
+]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """The ends of what a number may be: `least` and `most` belong to it, `above` does not."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a finite number lies within."""
+        return (
+            math.isfinite(value)
+            and (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+        )
+
+    def words(self) -> str:
+        """The range as it is said after "a number"."""
+        low = "" if self.least is None else f"from {self.least:g}"
+        low = low if self.above is None else f"above {self.above:g}"
+        high = "" if self.most is None else f"at most {self.most:g}"
+        return " and ".join(part for part in (low, high) if part)
+
+
+Positive = Annotated[float, Range(above=0)]
+"""A number above 0."""
+
+NotNegative = Annotated[float, Range(least=0)]
+"""A number from 0."""
+
+Count = Annotated[int, Range(least=1)]
+"""A whole number from 1."""
+
+_KINDS: Mapping[Any, tuple[type, str]] = {
+    int: (Integral, "an integer"),
+    float: (Real, "a number"),
+    bool: (bool, "true or false"),
+    str: (str, "a text"),
+}
+
+_ANY: Mapping[Any, tuple[Range, ...]] = {int: (), float: (Range(),), bool: (), str: ()}
+"""What holds without a range: a number is finite."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One field of a frozen value: its name, its default, and what it may be."""
+
+    name: str
+    default: Any
+    hint: Any
+
+    @property
+    def words(self) -> str:
+        """What the value may be, in words."""
+        return _words(self.hint)
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The values to choose from, empty where it is no choice."""
+        return get_args(self.hint) if get_origin(self.hint) is Literal else ()
+
+    def holds(self, value: Any) -> bool:
+        """Whether the field may have this value."""
+        return _holds(self.hint, value)
+
+
+def settings_of(kind: type[Any]) -> tuple[Setting, ...]:
+    """The fields of a dataclass, in order."""
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(
+        Setting(name=f.name, default=f.default, hint=hints[f.name])
+        for f in dataclasses.fields(kind)
+    )
+
+
+def check_settings(value: object) -> None:
+    """Raise InputError for the first field of a frozen value that may not be what it is."""
+    for setting in settings_of(type(value)):
+        got = getattr(value, setting.name)
+        if not setting.holds(got):
+            raise InputError(f"Expected `{setting.name}` to be {setting.words}, got {got!r}.")
+
+
+def facts_of(kind: type[Any]) -> dict[str, dict[str, Any]]:
+    """What lists and documents show of the fields: default, and what each may be."""
+    return {s.name: {"default": s.default, "values": s.words} for s in settings_of(kind)}
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the hint alone."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _holds(hint: Any, value: Any) -> bool:
+    return any(_is(part, value) for part in _parts(hint))
+
+
+def _is(hint: Any, value: Any) -> bool:
+    if hint is NoneType:
+        return value is None
+    if get_origin(hint) is Literal:
+        return any(value == c and type(value) is type(c) for c in get_args(hint))
+    plain, ranges = _opened(hint)
+    if plain not in _KINDS:
+        return True  # no setting of ours: a callable, a tuple; whoever uses it checks it
+    fits = isinstance(value, _KINDS[plain][0])
+    if not fits or (isinstance(value, bool) and plain is not bool):
+        return False
+    return all(r.holds(value) for r in (ranges or _ANY[plain]))
+
+
+def _opened(hint: Any) -> tuple[Any, tuple[Range, ...]]:
+    """The plain type behind `Annotated`, and the ranges said there."""
+    if get_origin(hint) is not Annotated:
+        return hint, ()
+    plain, *extras = get_args(hint)
+    return plain, tuple(e for e in extras if isinstance(e, Range))
+
+
+def _words(hint: Any) -> str:
+    parts = _parts(hint)
+    if len(parts) > 1:
+        return " or ".join(_words(part) for part in parts)
+    if hint is NoneType:
+        return "None"
+    if get_origin(hint) is Literal:
+        choices = [f'"{c}"' if isinstance(c, str) else str(c) for c in get_args(hint)]
+        return " or ".join([", ".join(choices[:-1]), choices[-1]] if choices[1:] else choices)
+    plain, ranges = _opened(hint)
+    if plain not in _KINDS:
+        return "a list of values" if get_origin(plain) is tuple else "another value"
+    return " ".join([_KINDS[plain][1], *(r.words() for r in ranges)])

@@ -1,0 +1,96 @@
+"""A field's declaration is all there is: the check, the words and the facts are read from it."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from expunge.errors import InputError
+from expunge.settings import (
+    Count,
+    NotNegative,
+    Positive,
+    Range,
+    check_settings,
+    facts_of,
+    settings_of,
+)
+
+
+@dataclass(frozen=True)
+class Some:
+    rule: Literal["first", "second", "third"] = "first"
+    step: Positive = 0.5
+    ridge: NotNegative = 0.0
+    share: Annotated[float, Range(above=0, most=1)] = 1.0
+    count: Count = 3
+    size: Count | None = None
+    flag: bool = False
+    text: str = ""
+
+
+GOOD = [
+    {},
+    {"rule": "third"},
+    {"step": 1},
+    {"step": np.float64(0.1)},
+    {"count": np.int64(4)},
+    {"size": 7},
+    {"size": None},
+    {"share": 1},
+    {"ridge": 0},
+    {"flag": True},
+]
+BAD = [
+    ({"rule": "fourth"}, '`rule` to be "first", "second" or "third", got \'fourth\'.'),
+    ({"rule": 1}, "got 1."),
+    ({"step": 0}, "`step` to be a number above 0, got 0."),
+    ({"step": -1.0}, "`step` to be a number above 0, got -1.0."),
+    ({"step": math.nan}, "got nan."),
+    ({"step": math.inf}, "got inf."),
+    ({"step": "a"}, "got 'a'."),
+    ({"step": True}, "`step` to be a number above 0, got True."),
+    ({"step": None}, "got None."),
+    ({"ridge": -1e-9}, "`ridge` to be a number from 0, got -1e-09."),
+    ({"share": 1.5}, "`share` to be a number above 0 and at most 1, got 1.5."),
+    ({"count": 0}, "`count` to be an integer from 1, got 0."),
+    ({"count": 2.0}, "`count` to be an integer from 1, got 2.0."),
+    ({"count": np.float32(2)}, "`count` to be an integer from 1"),
+    ({"size": 0}, "`size` to be an integer from 1 or None, got 0."),
+    ({"flag": 1}, "`flag` to be true or false, got 1."),
+    ({"text": 3}, "`text` to be a text, got 3."),
+]
+
+
+@pytest.mark.parametrize("fields", GOOD, ids=repr)
+def test_what_the_declaration_allows_passes(fields):
+    check_settings(Some(**fields))
+
+
+@pytest.mark.parametrize(("fields", "words"), BAD, ids=repr)
+def test_anything_else_is_refused_in_its_words(fields, words):
+    with pytest.raises(InputError) as caught:
+        check_settings(Some(**fields))
+    assert words in str(caught.value)
+
+
+def test_facts_are_the_default_and_the_words_of_the_check():
+    assert facts_of(Some)["share"] == {
+        "default": 1.0,
+        "values": "a number above 0 and at most 1",
+    }
+    assert facts_of(Some)["rule"]["values"] == '"first", "second" or "third"'
+    by_name = {s.name: s for s in settings_of(Some)}
+    assert by_name["rule"].choices == ("first", "second", "third")
+    assert by_name["step"].choices == ()
+
+
+@given(st.floats(), st.floats(-10, 10), st.floats(-10, 10))
+def test_a_range_holds_what_its_ends_say(value, low, high):
+    held = Range(least=low, most=high).holds(value)
+    assert held == (math.isfinite(value) and low <= value <= high)
+    assert Range(above=low).holds(value) == (math.isfinite(value) and value > low)
