@@ -117,7 +117,8 @@ def membership() -> None:
     for seed in SEEDS:
         generator = torch.Generator().manual_seed(100 + seed)
         chosen = torch.randperm(len(rows), generator=generator)[:RECORDS]
-        judge = tune_and_judge(holdout, [rows.select(chosen)], seed)[1]
+        judge = tune_and_judge(holdout, [rows.select(chosen)], seed).judge
+        assert judge is not None
         shown = {
             which: tuple(
                 (features(model, view(x[at], which, black), y[at]), y[at])

@@ -130,7 +130,9 @@ def _judge(holdout: Rows, result: expunge.Unlearned) -> Rows:
     from expunge.judging.split import tune_and_judge
 
     forget = [r.rows for r in result.forgotten if r.rows is not None]
-    return tune_and_judge(holdout, forget, result.split_seed)[1]
+    judge = tune_and_judge(holdout, forget, result.split_seed).judge
+    assert judge is not None
+    return judge
 
 
 def verified(result: expunge.Unlearned) -> tuple[float, str]:

@@ -17,6 +17,7 @@ from typing import Any, Literal, final
 from expunge.errors import InputError
 
 __all__ = [
+    "RECORD_VERSION",
     "Aim",
     "Claim",
     "Cost",
@@ -264,16 +265,16 @@ def to_json(value: Any) -> str:
     return json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n"
 
 
-_RECORD_VERSION = 1
+RECORD_VERSION = 1
 
 
 def read_record(text: str, *, source: str = "record.json") -> RunRecord:
     """Read what `to_json(record)` wrote; raises InputError for anything else."""
     try:
         facts = json.loads(text)
-        if facts["version"] != _RECORD_VERSION:
+        if facts["version"] != RECORD_VERSION:
             raise InputError(
-                f"Expected {source} of version {_RECORD_VERSION}, got {facts['version']!r}. A "
+                f"Expected {source} of version {RECORD_VERSION}, got {facts['version']!r}. A "
                 "newer Expunge wrote it: update."
             )
         outcome = facts["outcome"]

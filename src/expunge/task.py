@@ -1,54 +1,110 @@
 """What is to be forgotten: a checked, frozen request.
 
-A `ForgetTask` names the forget rows and everything a method may be handed. Make one with
-`forget_classes` (aim `absent`), `forget_indices`, `forget_ids` or `forget_subclasses` (aim
-`unseen`); the constructor itself checks nothing.
+A `ForgetTask` names the rows, which of them are to be forgotten, and what else a method may be
+handed. Make one with `forget_classes` (aim `absent`), `forget_indices`, `forget_ids` or
+`forget_subclasses` (aim `unseen`); the constructor itself checks nothing.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-import operator
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, final
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from expunge.data.digests import content_digests
 from expunge.data.ids import id_texts, refuse_single
 from expunge.data.rows import Rows
+from expunge.data.selections import refuse_doubles, whole_numbers
 from expunge.data.views import as_rows
 from expunge.errors import TaskError
 from expunge.records import Aim, Scope
 from expunge.statistics.features import FeatureStatistics
 from expunge.training import Training
 
-__all__ = ["ForgetTask", "forget_classes", "forget_ids", "forget_indices", "forget_subclasses"]
+__all__ = [
+    "ForgetTask",
+    "Given",
+    "forget_classes",
+    "forget_ids",
+    "forget_indices",
+    "forget_subclasses",
+]
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ForgetTask:
-    """One request: `forget` rows, the rows that stay, and what else a method may be handed.
+class Given:
+    """What a request comes with: rows never trained on, statistics, how the model was trained."""
 
-    Inside a method `holdout` is its `tune` part only, and everything the method did not declare
-    in `info.needs` is None. `classes` are the classes of this request (empty for records) and
-    `gone` those of all requests so far. `explicit_ids` says whether the ids
-    were given, or are mere row numbers.
-    """
-
-    aim: Aim
-    scope: Scope
-    classes: frozenset[int]
-    forget: Rows
-    retain: Rows | None = None
     holdout: Rows | None = None
     statistics: FeatureStatistics | None = None
     training: Training | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ForgetTask:
+    """One request: `rows`, and which of them are `chosen` (n,) to be forgotten.
+
+    With `chosen` None all `rows` are to be forgotten, and what stays is not at hand. Inside a
+    method `holdout` is its `tune` part only, and everything the method did not declare in
+    `info.needs` is None. `classes` are the classes of this request (empty for records) and `gone`
+    those of all requests so far.
+    """
+
+    aim: Aim
+    rows: Rows
+    chosen: Bool[Tensor, " rows"] | None = None
+    classes: frozenset[int] = frozenset()
     gone: frozenset[int] = frozenset()
-    explicit_ids: bool = False
+    given: Given = field(default_factory=Given)
+
+    @property
+    def scope(self) -> Scope:
+        """Whether whole classes are asked for, or records of classes that stay."""
+        return "classes" if self.classes else "records"
+
+    @cached_property
+    def forget(self) -> Rows:
+        """The rows to be forgotten."""
+        if self.chosen is None:
+            return self.rows
+        return self.rows.select(self.chosen.nonzero().flatten())
+
+    @cached_property
+    def retain(self) -> Rows | None:
+        """The rows that stay; None where they are not at hand."""
+        return None if self.chosen is None else self.rows.select((~self.chosen).nonzero().flatten())
+
+    @property
+    def holdout(self) -> Rows | None:
+        """Rows never trained on, where given."""
+        return self.given.holdout
+
+    @property
+    def statistics(self) -> FeatureStatistics | None:
+        """Sums over the training features, where given."""
+        return self.given.statistics
+
+    @property
+    def training(self) -> Training | None:
+        """How the model was trained, where given."""
+        return self.given.training
+
+    def alone(self) -> ForgetTask:
+        """The same request with the forget rows alone: what stays is not at hand."""
+        return dataclasses.replace(self, rows=self.forget, chosen=None)
+
+    def having(self, given: Given) -> ForgetTask:
+        """The same request with other things given beside it."""
+        return dataclasses.replace(self, given=given)
 
 
 def _checked_aim(aim: str, scope: Scope) -> Aim:
@@ -63,16 +119,7 @@ def _checked_aim(aim: str, scope: Scope) -> Aim:
 
 
 def _build(
-    rows: Rows,
-    chosen: Tensor,
-    *,
-    aim: Aim,
-    scope: Scope,
-    classes: frozenset[int],
-    holdout: Any,
-    statistics: FeatureStatistics | None,
-    training: Training | None,
-    explicit_ids: bool,
+    rows: Rows, chosen: Tensor, *, aim: Aim, classes: frozenset[int], given: Given
 ) -> ForgetTask:
     if not bool(chosen.any()):
         raise TaskError(
@@ -84,18 +131,12 @@ def _build(
             f"Expected the forget set to leave some records, got all {len(rows)}. Delete the "
             "model instead."
         )
-    return ForgetTask(
-        aim=aim,
-        scope=scope,
-        classes=classes,
-        forget=rows.select(chosen.nonzero().flatten()),
-        retain=rows.select((~chosen).nonzero().flatten()),
-        holdout=None if holdout is None else as_rows(holdout, argument="holdout"),
-        statistics=statistics,
-        training=training,
-        gone=classes,
-        explicit_ids=explicit_ids,
-    )
+    return ForgetTask(aim=aim, rows=rows, chosen=chosen, classes=classes, gone=classes, given=given)
+
+
+def _given(holdout: Any, statistics: FeatureStatistics | None, training: Training | None) -> Given:
+    seen = None if holdout is None else as_rows(holdout, argument="holdout")
+    return Given(holdout=seen, statistics=statistics, training=training)
 
 
 def forget_classes(
@@ -116,7 +157,7 @@ def forget_classes(
     refuse. `ids` name the rows of whichever is given (default: the row index as text). `holdout`
     are rows never trained on. Raises TaskError for unknown or empty classes.
     """
-    wanted = frozenset(_whole(classes, "classes"))
+    wanted = frozenset(whole_numbers(classes, "classes"))
     if not wanted:
         raise TaskError("Expected `classes` to name at least one class, got none.")
     if min(wanted) < 0:
@@ -133,8 +174,7 @@ def forget_classes(
             "given), got " + ("neither." if train is None else "both.")
         )
     argument = "train" if forget is None else "forget"
-    given = train if forget is None else forget
-    rows = as_rows(given, ids=ids, argument=argument)
+    rows = as_rows(train if forget is None else forget, ids=ids, argument=argument)
     present = set(rows.labels.unique().tolist())
     missing = sorted(wanted - present)
     if missing:
@@ -142,38 +182,18 @@ def forget_classes(
             f"Expected rows of class {missing[0]} in `{argument}`, got none; the classes there "
             f"are {_shown(sorted(present))}."
         )
-    own_ids = isinstance(given, Mapping) and not {"id", "ids"}.isdisjoint(given)
-    explicit = ids is not None or own_ids
     chosen = torch.isin(rows.labels, torch.tensor(sorted(wanted)))
-    if forget is not None:
-        if not bool(chosen.all()):
-            stray = int(rows.labels[~chosen][0])
-            raise TaskError(
-                f"Expected `forget` to hold rows of class {_shown(sorted(wanted))} only, got a row "
-                f"of class {stray}."
-            )
-        return ForgetTask(
-            aim=checked,
-            scope="classes",
-            classes=wanted,
-            forget=rows if explicit else _by_content(rows),
-            holdout=None if holdout is None else as_rows(holdout, argument="holdout"),
-            statistics=statistics,
-            training=training,
-            gone=wanted,
-            explicit_ids=explicit,
+    given = _given(holdout, statistics, training)
+    if forget is None:
+        return _build(rows, chosen, aim=checked, classes=wanted, given=given)
+    if not bool(chosen.all()):
+        stray = int(rows.labels[~chosen][0])
+        raise TaskError(
+            f"Expected `forget` to hold rows of class {_shown(sorted(wanted))} only, got a row "
+            f"of class {stray}."
         )
-    return _build(
-        rows,
-        chosen,
-        aim=checked,
-        scope="classes",
-        classes=wanted,
-        holdout=holdout,
-        statistics=statistics,
-        training=training,
-        explicit_ids=explicit,
-    )
+    own = rows if rows.given_ids else _by_content(rows)
+    return ForgetTask(aim=checked, rows=own, classes=wanted, gone=wanted, given=given)
 
 
 def forget_indices(
@@ -191,7 +211,7 @@ def forget_indices(
     Raises TaskError for row numbers out of range, given twice, or none at all.
     """
     rows = as_rows(train, ids=ids)
-    numbers = _whole(indices, "indices")
+    numbers = whole_numbers(indices, "indices")
     n = len(rows)
     outside = [i for i in numbers if not 0 <= i < n]
     if outside:
@@ -199,19 +219,15 @@ def forget_indices(
             f"Expected `indices` between 0 and {n - 1}, got {outside[0]}. Indices count the rows "
             "of `train` from 0."
         )
-    _no_doubles(numbers, "indices")
+    refuse_doubles(numbers, "indices")
     chosen = torch.zeros(n, dtype=torch.bool)
     chosen[torch.tensor(numbers, dtype=torch.int64)] = True
     return _build(
         rows,
         chosen,
         aim=_checked_aim(aim, "records"),
-        scope="records",
         classes=frozenset(),
-        holdout=holdout,
-        statistics=statistics,
-        training=training,
-        explicit_ids=ids is not None,
+        given=_given(holdout, statistics, training),
     )
 
 
@@ -234,7 +250,7 @@ def forget_ids(
     rows = as_rows(train, ids=ids)
     refuse_single(wanted, "wanted")
     texts = id_texts(wanted, "wanted")
-    _no_doubles(texts, "ids")
+    refuse_doubles(texts, "ids")
     position = {text: i for i, text in enumerate(rows.ids)}
     unknown = [t for t in texts if t not in position]
     if unknown:
@@ -274,7 +290,7 @@ def forget_subclasses(
         raise TaskError(
             f"Expected one sub-label a row ({len(rows)}), got shape {tuple(fine.shape)}."
         )
-    wanted = sorted(set(_whole(subclasses, "subclasses")))
+    wanted = sorted(set(whole_numbers(subclasses, "subclasses")))
     missing = [c for c in wanted if not bool((fine == c).any())]
     if missing:
         raise TaskError(f"Expected rows of sub-class {missing[0]} in `sublabels`, got none.")
@@ -288,22 +304,6 @@ def forget_subclasses(
     )
 
 
-def _whole(values: Iterable[Any], argument: str) -> list[int]:
-    refuse_single(values, argument)
-    numbers = []
-    for value in values:
-        kind = str(getattr(value, "dtype", type(value).__name__))
-        whole: Any = None if "bool" in kind else value
-        try:
-            numbers.append(operator.index(whole))
-        except TypeError as error:
-            raise TaskError(
-                f"Expected `{argument}` to be whole numbers, got {value!r}. Turn a mask into row "
-                "numbers first."
-            ) from error
-    return numbers
-
-
 def _by_content(rows: Rows) -> Rows:
     """Rows given alone, named by their content: row numbers would collide between requests."""
     seen: dict[str, int] = {}
@@ -312,18 +312,7 @@ def _by_content(rows: Rows) -> Rows:
         name = digest.hex()
         seen[name] = seen.get(name, 0) + 1
         names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return as_rows(rows, ids=names, argument="forget")
-
-
-def _no_doubles(values: Sequence[Any], argument: str) -> None:
-    seen: set[Any] = set()
-    for value in values:
-        if value in seen:
-            raise TaskError(
-                f"Expected each record once in `{argument}`, got {value!r} twice. Remove the "
-                "duplicate."
-            )
-        seen.add(value)
+    return dataclasses.replace(rows, ids=tuple(names))
 
 
 def _shown(values: Sequence[int]) -> str:

@@ -35,7 +35,7 @@ WITHOUT = {
 VARIANTS = (
     NaivePrototypeSurgery(rows="own"),
     NaivePrototypeSurgery.as_published(),
-    PrototypeSurgery(anchor="retain", tolerance=1e-3, refit_ridge=1e-2),
+    PrototypeSurgery(anchor="retain", tolerance=1e-3, refit_penalty=1e-2),
     PrototypeSurgery(labels="mask", tolerance=1e-3),
     PrototypeSurgery(labels="paper", tolerance=1e-3),
     MaskClass(margin=2.0),

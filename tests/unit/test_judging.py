@@ -7,14 +7,36 @@ from hypothesis import strategies as st
 
 from expunge.data.views import as_rows
 from expunge.errors import TaskError
-from expunge.judging.absent import judge_absent
-from expunge.judging.outputs import Outputs, masked
+from expunge.judging import absent, unseen
+from expunge.judging.outputs import Judged, Outputs, masked
 from expunge.judging.split import clean_holdout, split_holdout
-from expunge.judging.unseen import judge_unseen, unseen_again
 from expunge.records import Limits, Outcome
 
 K = 4
 LIMITS = Limits()
+
+
+def _case(before, after, labels, judge_labels, gone, limits):
+    return Judged(
+        before=before,
+        after=after,
+        labels=labels,
+        judge_labels=judge_labels,
+        gone=gone,
+        limits=limits,
+    )
+
+
+def judge_absent(*parts):
+    return absent.judge_absent(_case(*parts))
+
+
+def judge_unseen(*parts):
+    return unseen.judge_unseen(_case(*parts))
+
+
+def unseen_again(*parts):
+    return unseen.unseen_again(_case(*parts))
 
 
 def _say(classes, wrong=()):
@@ -387,7 +409,6 @@ def _rows_right(counts):
 
 def test_a_tiny_class_does_not_hide_a_wrecked_one():
     """One wrong row of one is −100 % and proves nothing; 14 points on fifty rows do."""
-    from expunge.judging.absent import judge_absent
     from expunge.judging.outputs import Outputs
 
     counts = [(1, 0), (800, 0), (100, 0), (1, 0)]
@@ -408,7 +429,6 @@ def test_a_tiny_class_does_not_hide_a_wrecked_one():
 
 
 def test_a_class_that_is_still_known_does_not_hide_behind_another():
-    from expunge.judging.absent import judge_absent
     from expunge.judging.outputs import Outputs
 
     judged, y = _rows_right([(0, 50), (0, 50), (100, 0), (100, 0)])
@@ -433,10 +453,10 @@ def test_rows_never_change_sides_when_others_are_dropped():
     rows = _holdout([0] * 201 + [1] * 200)
     tune, judge = split_holdout(rows, 0)
     for one in (tune.select(torch.tensor([0])), judge.select(torch.tensor([0]))):
-        kept_tune, kept_judge, dropped = tune_and_judge(rows, [one], 0)
-        assert dropped == 1
-        assert set(kept_tune.ids) == set(tune.ids) - set(one.ids)
-        assert set(kept_judge.ids) == set(judge.ids) - set(one.ids)
+        kept = tune_and_judge(rows, [one], 0)
+        assert kept.dropped == 1
+        assert set(kept.tune.ids) == set(tune.ids) - set(one.ids)
+        assert set(kept.judge.ids) == set(judge.ids) - set(one.ids)
 
 
 def test_unseen_a_small_fall_into_the_band_of_chance_is_undetermined():

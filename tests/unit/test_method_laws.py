@@ -1,6 +1,5 @@
 """The laws of each method, on models small enough to know the answer."""
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -27,6 +26,7 @@ from expunge.network.passes import logits_of
 from expunge.network.state import digest_of, state_of
 from expunge.statistics.collect import collect_statistics
 from expunge.statistics.sums import from_centred
+from expunge.task import Given
 from expunge.testing import toy
 
 CPU = torch.device("cpu")
@@ -158,7 +158,7 @@ def _features(model):
         (NaivePrototypeSurgery(form="new"), '"ridged" or "published", got \'new\''),
         (PrototypeSurgery(labels="hard"), "got 'hard'"),
         (PrototypeSurgery(anchor="hope"), '"statistics" or "retain", got \'hope\''),
-        (PrototypeSurgery(strength=0.0), "`strength` above 0, got 0.0"),
+        (PrototypeSurgery(strength=0.0), "`strength` to be a number above 0, got 0.0"),
     ],
 )
 def test_wrong_settings_are_refused(method, words):
@@ -194,8 +194,8 @@ def test_removal_adds_the_change_of_a_refitted_ridge_head():
     head = find_head(model, X64[:2])
     statistics, _ = collect_statistics(model, head, as_rows(DOUBLE))
     features, stays = _features(model), MADE.train.targets != 3
-    before = _ridge_refit(features, MADE.train.targets, statistics.ridge)
-    after = _ridge_refit(features[stays], MADE.train.targets[stays], statistics.ridge)
+    before = _ridge_refit(features, MADE.train.targets, statistics.penalty)
+    after = _ridge_refit(features[stays], MADE.train.targets[stays], statistics.penalty)
     expected = head_matrix(model, head).numpy() + statistics.scale * (after - before)
     result = unlearn(model, LeastSquaresRemoval(), _task(3, statistics=statistics), seed=0)
     np.testing.assert_allclose(head_matrix(result.model, head), expected, atol=1e-8)
@@ -212,7 +212,7 @@ def test_removal_is_exact_for_a_ridge_head_up_to_its_scale(factor):
     statistics, _ = collect_statistics(model, head, as_rows(DOUBLE))
     assert statistics.scale == pytest.approx(factor)
     stays = MADE.train.targets != 3
-    refit = _ridge_refit(_features(model)[stays], MADE.train.targets[stays], statistics.ridge)
+    refit = _ridge_refit(_features(model)[stays], MADE.train.targets[stays], statistics.penalty)
     result = unlearn(model, LeastSquaresRemoval(), _task(3, statistics=statistics), seed=0)
     np.testing.assert_allclose(head_matrix(result.model, head), factor * refit, atol=1e-8)
     assert any(note.startswith("exact") for note in result.record.notes)
@@ -268,7 +268,7 @@ def test_surgery_forgets_and_keeps_the_rest(labels, anchor):
 
 @pytest.mark.parametrize("anchor", ["statistics", "retain"])
 def test_surgery_is_at_the_optimum_and_deterministic(anchor):
-    method = PrototypeSurgery(anchor=anchor, refit_ridge=1e-2)
+    method = PrototypeSurgery(anchor=anchor, refit_penalty=1e-2)
     digests = set()
     for seed in (0, 1):
         record = unlearn(MADE.trained(), method, MADE.absent(3), seed=seed).record
@@ -284,7 +284,7 @@ def test_surgery_uses_the_retained_rows_where_asked():
     retained = {int(i) for i in task.retain.ids}
     model = MADE.trained()
     statistics, _ = collect_statistics(model, find_head(model, X64[:2].float()), ROWS)
-    task = dataclasses.replace(task, statistics=statistics)
+    task = task.having(Given(holdout=task.holdout, statistics=statistics))
     unlearn(model, PrototypeSurgery(tolerance=1e-3), task, seed=0)
     assert not retained & set(guarded)
     unlearn(model, PrototypeSurgery(anchor="retain", tolerance=1e-2), task, seed=0)
@@ -292,7 +292,7 @@ def test_surgery_uses_the_retained_rows_where_asked():
 
 
 def test_surgery_without_retain_refuses_the_retain_anchor():
-    task = dataclasses.replace(MADE.absent(3), retain=None)
+    task = MADE.absent(3).alone()
     with pytest.raises(UnsupportedError, match="training data for 'prototype-surgery'"):
         unlearn(MADE.trained(), PrototypeSurgery(anchor="retain"), task, seed=0)
 

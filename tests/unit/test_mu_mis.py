@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 import expunge
 from expunge.errors import InputError, UnsupportedError
+from expunge.methods.base import Before
 from expunge.methods.mu_mis import method as mu_mis
 from expunge.methods.mu_mis.method import MuMis, accumulated, published_stop
-from expunge.methods.run import Run
+from expunge.methods.run import Means, Run
 from expunge.testing import toys
 
 CPU = torch.device("cpu")
@@ -33,11 +34,11 @@ def digits():
 
 def run_for(model: nn.Module) -> Run:
     return Run(
-        device=CPU,
+        means=Means(seed=0, device=CPU, batch_size=64),
         generator=torch.Generator().manual_seed(0),
-        batch_size=64,
         classes=10,
         kept=tuple(c for c in range(10) if c != 3),
+        before=Before(head=None, evidence=None, predecessor=None),
     )
 
 
@@ -254,8 +255,8 @@ def test_never_pulls_towards_a_class_forgotten_earlier(digits, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rule": "adam"}, "Expected `rule` to be one of relative, plain, got 'adam'"),
-        ({"stop": "never"}, "Expected `stop` to be one of validated, published, got 'never'"),
+        ({"rule": "adam"}, 'Expected `rule` to be "relative" or "plain", got .adam'),
+        ({"stop": "never"}, 'Expected `stop` to be "validated" or "published", got .never'),
         ({"step": 0.0}, "Expected `step` above 0, got 0.0"),
     ],
 )

@@ -68,7 +68,7 @@ def test_what_is_saved_comes_back(result, tmp_path):
         assert getattr(new, name) == getattr(old, name)
     assert back.statistics.members == result.statistics.members
     assert torch.equal(back.statistics.sums.gram, result.statistics.sums.gram)
-    assert back.statistics.ridge == result.statistics.ridge
+    assert back.statistics.penalty == result.statistics.penalty
 
 
 def test_a_sequence_over_a_reload_equals_one_in_memory(result, tmp_path):

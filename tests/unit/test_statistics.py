@@ -60,9 +60,11 @@ def test_streaming_equals_one_shot(scene):
     assert statistics.sums.counts.tolist() == onehot.sum(0).tolist()
     _close(statistics.uncentred_gram(), features.T @ features)
     spread = (features - features.mean(0)).square().sum() / head.features
-    assert statistics.spread == pytest.approx(float(spread))
-    assert statistics.trace == pytest.approx(float(features.square().sum()) / head.features)
-    assert statistics.ridge == pytest.approx(1e-3 * float(spread))
+    assert statistics.constants.spread == pytest.approx(float(spread))
+    assert statistics.constants.diagonal == pytest.approx(
+        float(features.square().sum()) / head.features
+    )
+    assert statistics.penalty == pytest.approx(1e-3 * float(spread))
 
 
 @pytest.mark.parametrize("size", [1, 13, 1000])
@@ -73,7 +75,7 @@ def test_what_statistics_say_does_not_depend_on_the_batch_size(scene, size):
     _close(
         from_centred(one.ridge_head(), one.mean), from_centred(other.ridge_head(), other.mean), 1e-7
     )
-    assert one.ridge == pytest.approx(other.ridge)
+    assert one.penalty == pytest.approx(other.penalty)
     assert one.scale == pytest.approx(other.scale)
 
 
@@ -83,7 +85,7 @@ def test_ridge_head_is_ridge_regression(scene):
     _, head, rows, features = scene
     statistics = _collect(scene)
     targets = np.eye(head.classes)[rows.labels.numpy()] - 1 / head.classes
-    fitted = Ridge(alpha=statistics.ridge).fit(features.numpy(), targets)
+    fitted = Ridge(alpha=statistics.penalty).fit(features.numpy(), targets)
     own = from_centred(statistics.ridge_head(), statistics.mean)
     np.testing.assert_allclose(own[:, :-1], fitted.coef_, atol=1e-8)
     np.testing.assert_allclose(own[:, -1], fitted.intercept_, atol=1e-8)
@@ -97,7 +99,7 @@ def test_ridge_head_without_intercept():
     assert not statistics.mean.any()
     targets = torch.nn.functional.one_hot(y, 3).double() - 1 / 3
     expected = torch.linalg.solve(
-        x.T @ x + statistics.ridge * torch.eye(5, dtype=torch.float64), x.T @ targets
+        x.T @ x + statistics.penalty * torch.eye(5, dtype=torch.float64), x.T @ targets
     )
     _close(statistics.ridge_head()[:, :-1], expected.T)
     assert not statistics.ridge_head()[:, -1].any()
@@ -125,8 +127,8 @@ def test_removal_is_the_statistics_of_the_rest(scene):
     assert torch.equal(left.sums.counts, sums.counts)
     assert left.covers(ids)
     assert left.covers([str(gone[0])]) is False
-    frozen = ("ridge", "scale", "trace", "spread", "backbone", "salt")
-    assert all(getattr(left, name) == getattr(statistics, name) for name in frozen)
+    assert left.constants is statistics.constants
+    assert all(getattr(left, name) == getattr(statistics, name) for name in ("backbone", "salt"))
     assert statistics.covers(rows.ids), "the given statistics are a value"
 
 
@@ -171,8 +173,11 @@ def test_save_and_load_round_trip(scene, tmp_path, ids):
                 torch.equal(getattr(old, n), getattr(new, n))
                 for n in ("gram", "class_sums", "counts")
             )
-        elif field.name == "mean":
-            assert torch.equal(old, new)
+        elif field.name == "constants":
+            assert torch.equal(old.mean, new.mean)
+            for f in dataclasses.fields(old):
+                if f.name != "mean":
+                    assert getattr(old, f.name) == getattr(new, f.name), f.name
         else:
             assert old == new, field.name
 

@@ -43,14 +43,14 @@ def test_indices_ids_and_subclasses_choose_the_same_rows():
 def test_forget_rows_alone():
     task = forget_classes(None, {1}, forget=(X[:2], torch.tensor([1, 1])), ids=["a", "b"])
     assert task.retain is None
-    assert task.explicit_ids
+    assert task.rows.given_ids
     assert task.forget.ids == ("a", "b")
 
 
 @pytest.mark.parametrize("key", ["id", "ids"])
 def test_own_ids_count_as_explicit(key):
     table = {"x": X[:2], "y": torch.tensor([1, 1]), key: ["a", "b"]}
-    assert forget_classes(None, {1}, forget=table).explicit_ids
+    assert forget_classes(None, {1}, forget=table).rows.given_ids
 
 
 def test_given_data_sets_need_no_truth_value():

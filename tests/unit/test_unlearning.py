@@ -690,8 +690,8 @@ def test_training_settings_out_of_range_are_refused(name, value):
     ("method", "message"),
     [
         (expunge.MaskClass(margin=-1.0), "Expected `margin` above 0"),
-        (expunge.NaivePrototypeSurgery(ridge=-1.0), "Expected `ridge` and `cutoff` from 0"),
-        (expunge.PrototypeSurgery(ridge=-1.0), "Expected `ridge` from 0"),
+        (expunge.NaivePrototypeSurgery(ridge=-1.0), "Expected `ridge` to be a number from 0"),
+        (expunge.PrototypeSurgery(ridge=-1.0), "Expected `ridge` to be a number from 0"),
     ],
     ids=repr,
 )

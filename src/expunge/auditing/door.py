@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from expunge.auditing.references import refuse_references
-from expunge.audits import Accuracy, Audit, BiasShift, Case, Divergence, Membership, Part, RowSet
-from expunge.data.rows import Rows
+from expunge.auditing.reading import (
+    Areas,
+    Logits,
+    areas_of,
+    known_after,
+    known_before,
+    logits_in,
+)
+from expunge.auditing.references import refuse_known_class, refuse_references
+from expunge.audits import Accuracy, Audit, BiasShift, Case, Divergence, Membership, RowSet
 from expunge.errors import InputError, ModelError
 from expunge.judging.outputs import masked
-from expunge.judging.split import tune_and_judge
-from expunge.network.passes import logits_of
 from expunge.network.state import device_of, digest_of, state_of
-from expunge.results.forgotten import Forgotten, never_forgotten
 from expunge.results.report import AuditReport
 from expunge.results.unlearned import Unlearned
 from expunge.runtime.machine import environment, where
@@ -24,10 +27,6 @@ from expunge.runtime.randomness import preserved
 from expunge.task import ForgetTask
 
 __all__ = ["audit"]
-
-
-_MOST_RETAINED = 2_000
-
 
 _DEFAULT: tuple[Audit, ...] = (Accuracy(), Divergence(), BiasShift(), Membership())
 
@@ -48,110 +47,85 @@ def audit(
     `references` are models retrained without the forget set, or results of `Retrain` (three or
     more show their own spread). `original` defaults to the model that was given to `unlearn`. The
     split into tune and judge is the one the method was held to. `device` defaults to each model's
-    own. Raises InputError for an empty list of audits, and ModelError for references that are no
-    retrained models (see `refuse_references`) or have another number of classes.
+    own. What `unlearn` has read of this very `task` is not read again. Raises InputError for an
+    empty list of audits, and ModelError for references that are no retrained models (see
+    `refuse_references`) or have another number of classes.
     """
     if not audits:
         raise InputError("Expected at least one audit, got none: an empty audit proves nothing.")
     gone = task.classes.union(*(request.classes for request in result.forgotten))
-    judge = _judge_rows(result, task)
-    parts = _parts(task, judge, gone) | _retained_parts(task, result.forgotten)
+    areas = areas_of(result, task, gone)
     before = original if original is not None else result.original
-    models: dict[str, nn.Module] = {} if before is None else {"before": before}
-    models["after"] = result.model
     named = {f"reference {i}": reference for i, reference in enumerate(references)}
     # a retrained model may stand among the references it is shown with
     edited = None if result.record.method == "retrain" else result.model
-    refuse_references(named, task, before, result.forgotten, result.record.limits, edited)
+    refuse_references(named, task, before, result.forgotten, edited)
+    digest = digest_of(state_of(result.model))
+    models: dict[str, tuple[nn.Module, Logits]] = {}
+    if before is not None:
+        models["before"] = before, known_before(result, task, before, device)
+    models["after"] = result.model, known_after(result, task, digest, device)
+    for i, reference in enumerate(references):
+        module = reference.model if isinstance(reference, Unlearned) else reference
+        models[f"retrained-{i}"] = module, {}
+    said = {
+        subject: logits_in(areas, model, known, batch_size=batch_size, device=device)
+        for subject, (model, known) in models.items()
+    }
     names = tuple(f"retrained-{i}" for i in range(len(references)))
-    retrained = (r.model if isinstance(r, Unlearned) else r for r in references)
-    models.update(zip(names, retrained, strict=True))
-    logits: dict[Part, dict[str, Tensor]] = {part: {} for part in parts}
-    for subject, model in models.items():
-        placed = _placed(model, device)
-        for part, rows in parts.items():
-            logits[part][subject] = logits_of(
-                placed, rows, batch_size=batch_size, device=device_of(placed)
-            )
-    widths = {subject: z.shape[1] for by in logits.values() for subject, z in by.items()}
-    for name, width in widths.items():
-        if width != widths["after"]:
-            raise ModelError(
-                f"Expected every model to give {widths['after']} logits a row, got {width} from "
-                f"{name}. Retrain with the original's number of outputs."
-            )
-    subjects = tuple(models)
-    if task.scope == "classes" and before is not None:
-        subjects = ("before", "after", "mask-class", *names)
-        for by in logits.values():
-            by["mask-class"] = masked(by["before"], gone)
-    case = Case(
-        aim=task.aim,
-        scope=task.scope,
-        gone=gone,
-        classes=widths["after"],
-        subjects=subjects,
-        references=names,
-        parts={part: RowSet(rows.labels, logits[part]) for part, rows in parts.items()},
-        seed=result.split_seed,
-    )
+    for name, subject in zip(named, names, strict=True):
+        logits = said[subject]["forget"]
+        refuse_known_class(name, task, logits, task.forget.labels, result.record.limits)
+    case = _case(result, task, gone, areas, said, names)
     measured = tuple(m for question in audits for m in question.measure(case))
     return AuditReport(
         version=1,
         method=result.record.method,
         outcome=result.record.outcome,
         level=case.level(),
-        subjects=subjects,
+        subjects=case.subjects,
         references=names,
-        counts={part: len(rows) for part, rows in parts.items()},
+        counts={part: len(rows.labels) for part, rows in case.parts.items()},
         measurements=measured,
-        model_digest=digest_of(state_of(result.model)),
+        model_digest=digest,
         environment=environment(device_of(result.model) if device is None else where(device)),
     )
 
 
-def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
-    """The model, or a copy of it on `device`: the user's own is never moved."""
-    if device is None or where(device) == device_of(model):
-        return model
-    return copy.deepcopy(model).to(where(device))
-
-
-def _judge_rows(result: Unlearned, task: ForgetTask) -> Rows | None:
-    if task.holdout is None:
-        return None
-    past = [r.rows for r in result.forgotten if r.rows is not None]
-    return tune_and_judge(task.holdout, [task.forget, *past], result.split_seed)[1]
-
-
-def _parts(task: ForgetTask, judge: Rows | None, gone: frozenset[int]) -> dict[Part, Rows]:
-    parts: dict[Part, Rows] = {"forget-train": task.forget}
-    if judge is None:
-        return parts
-    absent = torch.isin(judge.labels, torch.tensor(sorted(gone), dtype=torch.int64))
-    same = (
-        absent if task.scope == "classes" else torch.isin(judge.labels, task.forget.labels.unique())
+def _case(
+    result: Unlearned,
+    task: ForgetTask,
+    gone: frozenset[int],
+    areas: Areas,
+    said: Mapping[str, Logits],
+    references: tuple[str, ...],
+) -> Case:
+    """Everything an audit may look at; raises ModelError for models with other outputs."""
+    classes = next(iter(said["after"].values())).shape[1]
+    for name, logits in said.items():
+        for z in logits.values():
+            if z.shape[1] != classes:
+                raise ModelError(
+                    f"Expected every model to give {classes} logits a row, got {z.shape[1]} from "
+                    f"{name}. Retrain with the original's number of outputs."
+                )
+    subjects = tuple(said)
+    if task.scope == "classes" and "before" in said:
+        mask = {area: masked(z, gone) for area, z in said["before"].items()}
+        said = {**said, "mask-class": mask}
+        subjects = ("before", "after", "mask-class", *references)
+    return Case(
+        aim=task.aim,
+        scope=task.scope,
+        gone=gone,
+        classes=classes,
+        subjects=subjects,
+        references=references,
+        parts={
+            part: RowSet(
+                areas.labels(part), {subject: said[subject][area][places] for subject in subjects}
+            )
+            for part, (area, places) in areas.parts.items()
+        },
+        seed=result.split_seed,
     )
-    found: dict[Part, torch.Tensor] = {"forget-test": same, "others": ~absent}
-    for part, chosen in found.items():
-        if bool(chosen.any()):
-            parts[part] = judge.select(chosen.nonzero().flatten())
-    return parts
-
-
-def _retained_parts(task: ForgetTask, gone: Sequence[Forgotten]) -> dict[Part, Rows]:
-    """For a record request: rows that stay in training, of all and of the same classes."""
-    if task.scope != "records" or task.retain is None:
-        return {}
-    stays = never_forgotten(task.retain, gone)
-    same = torch.isin(stays.labels, task.forget.labels.unique())
-    parts: dict[Part, Rows] = {}
-    choices: dict[Part, Tensor] = {
-        "retained": torch.arange(len(stays)),
-        "retained-same": same.nonzero().flatten(),
-    }
-    for part, chosen in choices.items():
-        if len(chosen):
-            spread = torch.linspace(0, len(chosen) - 1, min(_MOST_RETAINED, len(chosen))).long()
-            parts[part] = stays.select(chosen[spread])
-    return parts

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from expunge.errors import ModelError
 from expunge.judging.outputs import most_known
-from expunge.network.passes import logits_of
-from expunge.network.state import device_of, digest_of, state_of
+from expunge.network.state import digest_of, state_of
 from expunge.records import Limits
 from expunge.results.forgotten import Forgotten
 from expunge.results.unlearned import Unlearned
 from expunge.task import ForgetTask
 
-__all__ = ["refuse_references"]
-
-
-_FEW = 256
+__all__ = ["refuse_known_class", "refuse_references"]
 
 
 def refuse_references(
@@ -27,14 +23,13 @@ def refuse_references(
     task: ForgetTask,
     original: nn.Module | None,
     forgotten: Sequence[Forgotten],
-    limits: Limits,
     edited: nn.Module | None = None,
 ) -> None:
     """Raise ModelError for references that are not models retrained without the forget set.
 
     Refused by name: the original or the edited model, one model twice, a run of another method
-    than `retrain`, a run that did not forget all of this request and the earlier ones
-    (`forgotten`), and, for a class request, a model that recognises the class.
+    than `retrain`, and a run that did not forget all of this request and the earlier ones
+    (`forgotten`). For a class request see `refuse_known_class` too.
     """
     known = {
         digest_of(state_of(m)): text
@@ -42,8 +37,6 @@ def refuse_references(
         if m
     }
     gone = task.classes.union(*(request.classes for request in forgotten))
-    chosen = torch.linspace(0, len(task.forget) - 1, min(_FEW, len(task.forget))).long()
-    few = task.forget.select(chosen)
     for name, reference in references.items():
         model = reference.model if isinstance(reference, Unlearned) else reference
         digest = digest_of(state_of(model))
@@ -55,15 +48,28 @@ def refuse_references(
         known[digest] = f"{name}, again: the same"
         if isinstance(reference, Unlearned):
             _refuse_run(name, reference, task, gone)
-        if task.scope == "classes":
-            logits = logits_of(model, few, batch_size=_FEW, device=device_of(model))
-            left = most_known(logits, few.labels)
-            if left > limits.forget_accuracy:
-                raise ModelError(
-                    f"Expected {name} to be retrained without class {sorted(task.classes)}, but it "
-                    f"recognises {left:.1f} % of the forget records (limit: "
-                    f"{limits.forget_accuracy:g} %). It was trained on them."
-                )
+
+
+def refuse_known_class(
+    name: str,
+    task: ForgetTask,
+    logits: Float[Tensor, "some classes"],
+    labels: Int[Tensor, " some"],
+    limits: Limits,
+) -> None:
+    """Raise ModelError where a reference for a class request recognises the class.
+
+    `logits` and `labels` are those of forget rows of `task`, all of them or some.
+    """
+    if task.scope != "classes":
+        return
+    left = most_known(logits, labels)
+    if left > limits.forget_accuracy:
+        raise ModelError(
+            f"Expected {name} to be retrained without class {sorted(task.classes)}, but it "
+            f"recognises {left:.1f} % of the forget records (limit: "
+            f"{limits.forget_accuracy:g} %). It was trained on them."
+        )
 
 
 def _refuse_run(name: str, run: Unlearned, task: ForgetTask, gone: frozenset[int]) -> None:

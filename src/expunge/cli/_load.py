@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import expunge
-from expunge.auditing.references import refuse_references
+from expunge.auditing.references import refuse_known_class, refuse_references
 from expunge.cli._imports import imported
 from expunge.cli._job import Job, checked_fields, nearest
 from expunge.data.rows import Rows
@@ -128,27 +128,37 @@ def references_of(
     """The retrained models that the job names, each tried on two rows and on forget records."""
     model = start.model if isinstance(start, Unlearned) else start
     found: dict[str, nn.Module | Unlearned] = {}
-    few = rows.select(torch.arange(min(2, len(rows))))
+    two = rows.select(torch.arange(min(2, len(rows))))
     for name in job.references.retrained:
         path = job.place(name)
         if path.is_dir():
-            found[name] = expunge.load_run(path, factory=factory)
+            entry: nn.Module | Unlearned = expunge.load_run(path, factory=factory)
         else:
-            found[name] = load_weights(factory(), read_weights(path), source=name).eval()
-        entry = found[name]
-        reference = entry.model if isinstance(entry, Unlearned) else entry
-        cpu = torch.device("cpu")
-        width = logits_of(reference, few, batch_size=2, device=cpu).shape[1]
-        if width != logits_of(model, few, batch_size=2, device=cpu).shape[1]:
-            raise ModelError(f"Expected reference {name} to have the model's outputs, got {width}.")
-    refuse_references(
-        {f"reference {name}": entry for name, entry in found.items()},
-        task,
-        model,
-        start.forgotten if isinstance(start, Unlearned) else (),
-        limits_of(job),
-    )
+            entry = load_weights(factory(), read_weights(path), source=name).eval()
+        found[f"reference {name}"] = entry
+        own = _said(_module(entry), two).shape[1]
+        if own != _said(model, two).shape[1]:
+            raise ModelError(f"Expected reference {name} to have the model's outputs, got {own}.")
+    forgotten = start.forgotten if isinstance(start, Unlearned) else ()
+    refuse_references(found, task, model, forgotten)
+    places = torch.linspace(0, len(task.forget) - 1, min(_FEW, len(task.forget))).long()
+    few = task.forget.select(places)
+    for name, entry in found.items() if task.scope == "classes" else ():
+        logits = _said(_module(entry), few)
+        refuse_known_class(name, task, logits, few.labels, limits_of(job))
     return list(found.values())
+
+
+_FEW = 256
+"""How many forget rows a reference is tried on before work starts."""
+
+
+def _module(entry: nn.Module | Unlearned) -> nn.Module:
+    return entry.model if isinstance(entry, Unlearned) else entry
+
+
+def _said(model: nn.Module, rows: Rows) -> Tensor:
+    return logits_of(model, rows, batch_size=_FEW, device=torch.device("cpu"))
 
 
 def resolved(job: Job, method: expunge.Method, limits: Limits) -> ResolvedJob:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import expunge
 from expunge.cli._imports import imported, is_import
 from expunge.cli._job import Job
-from expunge.data.npz import has_ids, read_npz
+from expunge.data.npz import read_npz
 from expunge.data.rows import Rows
 from expunge.data.views import as_rows
 from expunge.errors import DataError, JobError
@@ -101,21 +101,12 @@ def task_of(job: Job, rows: Rows, training: Training | None) -> ForgetTask:
         classes = _numbers(job, forget.classes, "forget.classes")
         if job.data.train is not None:
             return expunge.forget_classes(rows, classes, **shared)
-        ids = rows.ids if _explicit(job) else None
-        return expunge.forget_classes(None, classes, forget=rows, ids=ids, **shared)
+        return expunge.forget_classes(None, classes, forget=rows, **shared)
     if forget.indices is not None:
         return expunge.forget_indices(
             rows, _numbers(job, forget.indices, "forget.indices"), **shared
         )
     return expunge.forget_ids(rows, _entries(job, forget.ids, "forget.ids") or [], **shared)
-
-
-def _explicit(job: Job) -> bool:
-    """Whether the ids were given, by the job or in the npz, and are no mere row numbers."""
-    text = job.data.train or job.data.forget or ""
-    if job.data.ids is not None:
-        return True
-    return not is_import(text) and has_ids(job.place(text))
 
 
 def outputs_of(model: nn.Module, rows: Rows, most: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from expunge.errors import TaskError
 
-__all__ = ["checked_ids", "id_texts", "refuse_single"]
+__all__ = ["ID_KEYS", "checked_ids", "id_texts", "refuse_single"]
+
+ID_KEYS = ("id", "ids")
+"""Under which names a mapping or a dict row holds ids."""
 
 
 def checked_ids(ids: Sequence[Any] | None, n: int, argument: str) -> tuple[str, ...]:

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from expunge.data.views import _ID_KEYS
 from expunge.errors import DataError
 
-__all__ = ["has_ids", "read_npz"]
+__all__ = ["read_npz"]
 
 
 def read_npz(path: Path | str) -> dict[str, Any]:
@@ -28,9 +27,3 @@ def read_npz(path: Path | str) -> dict[str, Any]:
             f"{type(error).__name__}: {error}. Object arrays are pickles and are refused; save "
             "ids as strings and images as numbers."
         ) from error
-
-
-def has_ids(path: Path) -> bool:
-    """Whether an npz file holds ids of its own."""
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return not set(_ID_KEYS).isdisjoint(archive.files)

@@ -26,6 +26,8 @@ Inputs = Tensor | dict[str, Tensor]
 class Rows(Dataset[tuple[Any, int]]):
     """Rows of a data set: inputs on demand, labels (n,) int64 and unique ids at hand.
 
+    `given_ids` says whether the ids were given, or are mere row numbers.
+
     Also a map-style Dataset of `(x, y)`, so that a user's training function can read it.
     """
 
@@ -33,6 +35,7 @@ class Rows(Dataset[tuple[Any, int]]):
     ids: tuple[str, ...]
     index: Tensor
     read: Callable[[Tensor], tuple[Inputs, Tensor]]
+    given_ids: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,4 +74,5 @@ class Rows(Dataset[tuple[Any, int]]):
             tuple(self.ids[i] for i in chosen),
             self.index[positions],
             self.read,
+            self.given_ids,
         )

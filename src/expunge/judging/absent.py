@@ -6,25 +6,20 @@ import torch
 from torch import Tensor
 
 from expunge.judging.damage import loss_of_the_rest
-from expunge.judging.outputs import Outputs, hits, masked, most_known, percent
-from expunge.records import Limits, Outcome, OutcomeReport
+from expunge.judging.outputs import Judged, hits, masked, most_known, percent
+from expunge.records import Outcome, OutcomeReport
 
 __all__ = ["absent_again", "judge_absent"]
 
 
-def judge_absent(
-    before: Outputs,
-    after: Outputs,
-    forget_labels: Tensor,
-    judge_labels: Tensor | None,
-    gone: frozenset[int],
-    limits: Limits,
-) -> OutcomeReport:
+def judge_absent(case: Judged) -> OutcomeReport:
     """Judge a class request: is the class gone, and did what stays survive?
 
     What stays is compared with the original *with the forgotten outputs masked*, since taking a
     class away lifts its neighbours.
     """
+    before, after, limits, gone = case.before, case.after, case.limits, case.gone
+    forget_labels, judge_labels = case.labels, case.judge_labels
     figures: dict[str, float] = {
         "forget_before": percent(hits(before.forget, forget_labels)),
         "forget_after": percent(hits(after.forget, forget_labels)),
@@ -82,18 +77,11 @@ def judge_absent(
     )
 
 
-def absent_again(
-    before: Outputs,
-    after: Outputs,
-    labels: Tensor,
-    judge_labels: Tensor | None,
-    gone: frozenset[int],
-    limits: Limits,
-) -> OutcomeReport:
+def absent_again(case: Judged) -> OutcomeReport:
     """Judge an earlier class request after a later one: are its records recognised again?"""
-    del before, judge_labels, gone
-    left = most_known(after.forget, labels)
+    left = most_known(case.after.forget, case.labels)
+    limit = case.limits.forget_accuracy
     return OutcomeReport(
-        outcome=Outcome.INEFFECTIVE if left > limits.forget_accuracy else Outcome.DONE,
-        reason=f"{left:.2f} % recognised again (limit: {limits.forget_accuracy:g} %)",
+        outcome=Outcome.INEFFECTIVE if left > limit else Outcome.DONE,
+        reason=f"{left:.2f} % recognised again (limit: {limit:g} %)",
     )

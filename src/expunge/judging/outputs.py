@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["Outputs", "hits", "masked", "most_known", "percent"]
+from expunge.records import Limits
+
+__all__ = ["Judged", "Outputs", "hits", "masked", "most_known", "percent"]
 
 
 @final
@@ -19,6 +21,23 @@ class Outputs:
 
     forget: Float[Tensor, "forget classes"]
     judge: Float[Tensor, "judge classes"] | None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judged:
+    """What a judgement looks at: one request's rows, read with the given and the edited model.
+
+    `labels` (n_f,) are those of the forget rows, `judge_labels` those of the judge rows (None
+    without a holdout); `gone` are the classes of this and all earlier requests.
+    """
+
+    before: Outputs
+    after: Outputs
+    labels: Int[Tensor, " forget"]
+    judge_labels: Int[Tensor, " judge"] | None
+    gone: frozenset[int]
+    limits: Limits
 
 
 def masked(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
 
 import torch
 
@@ -11,7 +13,7 @@ from expunge.data.digests import content_digests
 from expunge.data.rows import Rows
 from expunge.errors import TaskError
 
-__all__ = ["clean_holdout", "split_holdout", "tune_and_judge"]
+__all__ = ["Split", "clean_holdout", "split_holdout", "tune_and_judge"]
 
 
 def clean_holdout(holdout: Rows, forget: Sequence[Rows]) -> tuple[Rows, int]:
@@ -27,11 +29,20 @@ def clean_holdout(holdout: Rows, forget: Sequence[Rows]) -> tuple[Rows, int]:
     return (holdout.select(torch.tensor(fresh, dtype=torch.int64)) if dropped else holdout), dropped
 
 
-def tune_and_judge(holdout: Rows, forget: Sequence[Rows], seed: int) -> tuple[Rows, Rows, int]:
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Split:
+    """The holdout in its two halves, None without one, and how many of its rows were left out."""
+
+    tune: Rows | None = None
+    judge: Rows | None = None
+    dropped: int = 0
+
+
+def tune_and_judge(holdout: Rows, forget: Sequence[Rows], seed: int) -> Split:
     """Split the whole holdout, then drop from each part what is also in a forget set.
 
-    In this order a row never changes sides, whatever is forgotten later. Returns (tune, judge,
-    rows dropped).
+    In this order a row never changes sides, whatever is forgotten later.
     """
     fresh, dropped = clean_holdout(holdout, forget)
     tune, judge = split_holdout(holdout, seed)
@@ -41,7 +52,7 @@ def tune_and_judge(holdout: Rows, forget: Sequence[Rows], seed: int) -> tuple[Ro
             part.select(torch.tensor([n for n, i in enumerate(part.ids) if i in known]).long())
             for part in (tune, judge)
         )
-    return tune, judge, dropped
+    return Split(tune=tune, judge=judge, dropped=dropped)
 
 
 def split_holdout(holdout: Rows, seed: int) -> tuple[Rows, Rows]:

@@ -13,7 +13,7 @@ from expunge.functional.membership import (
     null_half_width,
 )
 from expunge.judging.damage import loss_of_the_rest
-from expunge.judging.outputs import Outputs, hits, percent
+from expunge.judging.outputs import Judged, Outputs, hits, percent
 from expunge.records import Limits, Outcome, OutcomeReport
 
 __all__ = ["judge_unseen", "unseen_again"]
@@ -37,14 +37,7 @@ def _aucs(
     return found
 
 
-def judge_unseen(
-    before: Outputs,
-    after: Outputs,
-    forget_labels: Tensor,
-    judge_labels: Tensor | None,
-    gone: frozenset[int],
-    limits: Limits,
-) -> OutcomeReport:
+def judge_unseen(case: Judged) -> OutcomeReport:
     """Judge a record request by membership: forget records against judge rows of their classes.
 
     The signal is the larger distance from 0.5 of the class-matched loss AUC and margin AUC. It must
@@ -54,6 +47,8 @@ def judge_unseen(
     (an attacker who holds both models), and `others_moved`, the percentage of judge rows with any
     change.
     """
+    before, after, limits, gone = case.before, case.after, case.limits, case.gone
+    forget_labels, judge_labels = case.labels, case.judge_labels
     figures: dict[str, float] = {
         "forget_before": percent(hits(before.forget, forget_labels)),
         "forget_after": percent(hits(after.forget, forget_labels)),
@@ -129,14 +124,7 @@ def judge_unseen(
     )
 
 
-def unseen_again(
-    before: Outputs,
-    after: Outputs,
-    labels: Tensor,
-    judge_labels: Tensor | None,
-    gone: frozenset[int],
-    limits: Limits,
-) -> OutcomeReport:
+def unseen_again(case: Judged) -> OutcomeReport:
     """Judge an earlier record request after a later one: can its records be told apart again?
 
     Ineffective where the excess of an AUC over 0.5, or below it, is now above the band of chance,
@@ -144,6 +132,8 @@ def unseen_again(
     count: a signal at the edge would cross it for nothing. Records of classes that are gone by now
     are left out.
     """
+    before, after, limits, gone = case.before, case.after, case.limits, case.gone
+    labels, judge_labels = case.labels, case.judge_labels
     if judge_labels is None or before.judge is None or after.judge is None:
         return OutcomeReport(outcome=Outcome.UNDETERMINED, reason="there is no holdout")
     stays = ~torch.isin(labels, torch.tensor(sorted(gone), dtype=torch.int64))

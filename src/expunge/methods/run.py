@@ -8,64 +8,174 @@ from typing import final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from expunge.certificate.facts import Evidence
 from expunge.data.rows import Inputs, Rows
 from expunge.errors import UnsupportedError
-from expunge.methods.base import Progress
+from expunge.methods.base import Before, Progress
 from expunge.network.calls import to_device
 from expunge.network.heads import Head
 from expunge.network.passes import feature_batches, logits_of
-from expunge.records import Structure
+from expunge.records import Limits, Structure
 from expunge.statistics.collect import collect_sums
 from expunge.statistics.sums import Sums, augment
 from expunge.task import ForgetTask
 
-__all__ = ["Run"]
+__all__ = ["Log", "Means", "Run"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Means:
+    """What one call may use, as its caller said: never more than these travel through the door.
+
+    `head` is the name of the final linear layer where it cannot be found, `initial` the weights
+    before training where they were kept.
+    """
+
+    seed: int
+    device: torch.device
+    head: str | None = None
+    initial: Mapping[str, Tensor] | None = None
+    limits: Limits = field(default_factory=Limits)
+    batch_size: int = 256
+    progress: Progress | None = None
 
 
 @final
 @dataclass(slots=True, kw_only=True)
-class Run:
-    """What the door hands to a method: device, randomness, batching and the log.
+class Log:
+    """What a method says and does while it runs; the door writes the record from it.
 
-    Made by `unlearn` alone. `kept` are the classes that stay after this and all earlier requests.
-    `evidence` is that of the requests so far; a method that proves something replaces it with its
-    own, else it is void afterwards; `predecessor` is the digest of the certificate before, where
-    one was saved. `structure` is set by methods that choose it per request.
+    `structure` is said by methods that choose it per request, `evidence` by those that prove
+    something; `forget_sums` are sums over the forget rows that were taken on the way.
     """
 
-    device: torch.device
-    generator: torch.Generator
-    batch_size: int
-    classes: int
-    kept: tuple[int, ...]
-    head: Head | None = None
-    initial: Mapping[str, Tensor] | None = None
-    forget_sums: Sums | None = None
-    progress: Progress | None = None
     notes: list[str] = field(default_factory=list)
     scalars: dict[str, list[float]] = field(default_factory=dict)
     samples_touched: int = 0
     gradient_steps: int = 0
-    seed: int = 0
-    evidence: Evidence | None = None
-    predecessor: str | None = None
     structure: Structure | None = None
+    evidence: Evidence | None = None
+    forget_sums: Sums | None = None
+
+
+@final
+@dataclass(slots=True, kw_only=True, eq=False)
+class Run:
+    """What the door hands to a method: means, randomness, batching and the log.
+
+    Made by `unlearn` alone. `kept` are the classes that stay after this and all earlier requests.
+    `forget_logits` (n_f, K) are those of the model as it was given. `before` has the head and the
+    evidence of the requests so far; a method that proves something hands in its own with `prove`,
+    else it is void afterwards.
+    """
+
+    means: Means
+    generator: torch.Generator
+    classes: int
+    kept: tuple[int, ...]
+    before: Before
+    forget_logits: Float[Tensor, "forget classes"] | None = None
+    record: Log = field(default_factory=Log)
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute."""
+        return self.means.device
+
+    @property
+    def batch_size(self) -> int:
+        """Rows in a forward pass."""
+        return self.means.batch_size
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.means.seed
+
+    @property
+    def initial(self) -> Mapping[str, Tensor] | None:
+        """The weights before training, where they were kept."""
+        return self.means.initial
 
     def log(self, name: str, value: float) -> None:
         """Append a scalar to the record's log."""
-        self.scalars.setdefault(name, []).append(float(value))
+        self.record.scalars.setdefault(name, []).append(float(value))
 
     def note(self, sentence: str) -> None:
         """Add a sentence that every reader of the record must see."""
-        self.notes.append(sentence)
+        self.record.notes.append(sentence)
 
     def report(self, what: str, done: int, total: int) -> None:
         """Tell the progress bar, if there is one."""
-        if self.progress is not None:
-            self.progress(what, done, total)
+        if self.means.progress is not None:
+            self.means.progress(what, done, total)
+
+    def touched(self, rows: int) -> None:
+        """Count rows that the method reads by itself."""
+        self.record.samples_touched += rows
+
+    def stepped(self, steps: int = 1) -> None:
+        """Count steps of descent."""
+        self.record.gradient_steps += steps
+
+    def shape(self, structure: Structure) -> None:
+        """Say how the edited module relates to the given one, where that depends on the request."""
+        self.record.structure = structure
+
+    def prove(self, evidence: Evidence | None) -> None:
+        """Hand in what a certificate of all requests so far is written from."""
+        self.record.evidence = evidence
+
+    # --- spellings of before, until the families use the verbs above ------------------------------
+
+    @property
+    def head(self) -> Head | None:
+        """The head."""
+        return self.before.head
+
+    @property
+    def predecessor(self) -> str | None:
+        """The digest of the certificate before."""
+        return self.before.predecessor
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """Evidence so far."""
+        return self.record.evidence or self.before.evidence
+
+    @evidence.setter
+    def evidence(self, value: Evidence | None) -> None:
+        self.record.evidence = value
+
+    @property
+    def structure(self) -> Structure | None:
+        """The structure."""
+        return self.record.structure
+
+    @structure.setter
+    def structure(self, value: Structure | None) -> None:
+        self.record.structure = value
+
+    @property
+    def samples_touched(self) -> int:
+        """Rows read."""
+        return self.record.samples_touched
+
+    @samples_touched.setter
+    def samples_touched(self, value: int) -> None:
+        self.record.samples_touched = value
+
+    @property
+    def gradient_steps(self) -> int:
+        """Steps."""
+        return self.record.gradient_steps
+
+    @gradient_steps.setter
+    def gradient_steps(self, value: int) -> None:
+        self.record.gradient_steps = value
 
     def batches(self, rows: Rows, *, size: int | None = None) -> Iterator[tuple[Inputs, Tensor]]:
         """Batches in stored order, on the run's device."""
@@ -80,19 +190,19 @@ class Run:
         self, rows: Rows, order: Tensor, size: int | None
     ) -> Iterator[tuple[Inputs, Tensor]]:
         for inputs, labels in rows.batches(size or self.batch_size, order):
-            self.samples_touched += len(labels)
+            self.touched(len(labels))
             yield to_device(inputs, self.device), labels.to(self.device)
 
-    def logits(self, model: nn.Module, rows: Rows) -> Float[Tensor, "rows classes"]:
+    def logits(self, model: torch.nn.Module, rows: Rows) -> Float[Tensor, "rows classes"]:
         """Logits of every row in eval mode, float32 on the CPU."""
-        self.samples_touched += len(rows)
+        self.touched(len(rows))
         return logits_of(model, rows, batch_size=self.batch_size, device=self.device)
 
     def features(
-        self, model: nn.Module, rows: Rows, mean: Float[Tensor, " features"]
+        self, model: torch.nn.Module, rows: Rows, mean: Float[Tensor, " features"]
     ) -> Float[Tensor, "rows features+1"]:
         """Centred, bias-augmented features h̃ of every row, float64 on the CPU."""
-        self.samples_touched += len(rows)
+        self.touched(len(rows))
         parts = [
             augment(features, mean)
             for features, _, _ in feature_batches(
@@ -101,11 +211,13 @@ class Run:
         ]
         return torch.cat(parts)
 
-    def sums(self, model: nn.Module, task: ForgetTask, mean: Float[Tensor, " features"]) -> Sums:
+    def sums(
+        self, model: torch.nn.Module, task: ForgetTask, mean: Float[Tensor, " features"]
+    ) -> Sums:
         """Sums over the forget rows; free where the pass that made the statistics took them."""
-        if self.forget_sums is None:
-            self.samples_touched += len(task.forget)
-            self.forget_sums = collect_sums(
+        if self.record.forget_sums is None:
+            self.touched(len(task.forget))
+            self.record.forget_sums = collect_sums(
                 model,
                 self.needed_head,
                 task.forget,
@@ -113,13 +225,20 @@ class Run:
                 batch_size=self.batch_size,
                 device=self.device,
             )
-        return self.forget_sums
+        return self.record.forget_sums
 
     @property
     def needed_head(self) -> Head:
         """The head, for methods that declare the need; the door has found it by then."""
-        if self.head is None:
+        if self.before.head is None:
             raise UnsupportedError(
                 "Expected a method that uses the head to declare `head` in `info.needs`."
             )
-        return self.head
+        return self.before.head
+
+    @property
+    def needed_logits(self) -> Float[Tensor, "forget classes"]:
+        """Logits of the forget rows by the model as it was given; the door has read them."""
+        if self.forget_logits is None:
+            raise UnsupportedError("Expected a run made by `unlearn`, got one without logits.")
+        return self.forget_logits

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from expunge.data.digests import content_digests
 from expunge.data.rows import Rows
@@ -21,7 +23,7 @@ from expunge.records import (
     Scope,
 )
 
-__all__ = ["Forgotten", "commitment", "found_again", "never_forgotten"]
+__all__ = ["Forgotten", "commitment", "found_again", "never_forgotten", "still_there"]
 
 
 @final
@@ -50,15 +52,21 @@ def commitment(request: Forgotten) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def still_there(rows: Rows, requests: Sequence[Forgotten]) -> Bool[Tensor, " rows"]:
+    """Which rows none of these requests took away, by id or by class."""
+    if not requests:
+        return torch.ones(len(rows), dtype=torch.bool)
+    ids = {i for request in requests for i in request.ids}
+    classes = sorted({c for request in requests for c in request.classes})
+    stays = torch.tensor([i not in ids for i in rows.ids], dtype=torch.bool)
+    return stays & ~torch.isin(rows.labels, torch.tensor(classes, dtype=torch.int64))
+
+
 def never_forgotten(rows: Rows, requests: Sequence[Forgotten]) -> Rows:
     """The rows that none of these requests took away, by id or by class."""
     if not requests:
         return rows
-    ids = {i for request in requests for i in request.ids}
-    classes = sorted({c for request in requests for c in request.classes})
-    stays = torch.tensor([i not in ids for i in rows.ids], dtype=torch.bool)
-    stays &= ~torch.isin(rows.labels, torch.tensor(classes, dtype=torch.int64))
-    return rows.select(stays.nonzero().flatten())
+    return rows.select(still_there(rows, requests).nonzero().flatten())
 
 
 def found_again(request: Forgotten, rows: Rows) -> Forgotten:

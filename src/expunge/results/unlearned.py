@@ -14,6 +14,7 @@ from expunge.records import (
     RunRecord,
 )
 from expunge.results.forgotten import Forgotten
+from expunge.results.read import Read
 from expunge.statistics.features import FeatureStatistics
 
 __all__ = ["Unlearned"]
@@ -29,6 +30,8 @@ class Unlearned:
     `history_known` is False for a run loaded without its private part: it cannot serve further.
     `evidence` is what a certificate is written from, where the method proves something;
     `certificate` the digest of the one saved with the run, where it was loaded from a folder.
+    `read` holds the logits that the door has read, in memory only, so that no row passes through
+    the same weights twice.
     """
 
     model: nn.Module
@@ -41,6 +44,7 @@ class Unlearned:
     history_known: bool = True
     evidence: Evidence | None = None
     certificate: str | None = None
+    read: Read | None = None
 
     @property
     def outcome(self) -> OutcomeReport:

@@ -14,7 +14,7 @@ from expunge.errors import (
     InputError,
 )
 
-__all__ = ["environment", "peak_resident_bytes", "where"]
+__all__ = ["environment", "peak_bytes", "reset_peak", "where"]
 
 
 def peak_resident_bytes() -> int:
@@ -66,3 +66,16 @@ def where(device: torch.device | str) -> torch.device:
             '"auto" or "cpu".'
         )
     return found
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start counting peak memory anew, where the device can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak memory: of the device where it is a GPU, else resident memory of the process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return peak_resident_bytes()

@@ -31,7 +31,7 @@ from expunge.errors import StatisticsError
 from expunge.network.heads import Head, backbone_digest
 from expunge.statistics.sums import Sums, ridge_head_of, uncentred
 
-__all__ = ["FeatureStatistics"]
+__all__ = ["Constants", "FeatureStatistics"]
 
 
 _VERSION = "1"
@@ -39,27 +39,53 @@ _VERSION = "1"
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Constants:
+    """What is frozen when statistics are made, so that removals add up in any order.
+
+    `mean` m centres the features; `penalty` is λ and `scale` s of the least-squares transplant;
+    `diagonal` and `spread` are the mean diagonals of the uncentred and the centred Gram matrix,
+    which ridges are stated relative to; `intercept` says whether the head has one.
+    """
+
+    mean: Float[Tensor, " features"]
+    penalty: float
+    scale: float
+    diagonal: float
+    spread: float
+    intercept: bool
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FeatureStatistics:
     """Sums over the training features, with everything needed to use and update them safely.
 
-    `backbone` is the digest of everything below the head, `head` the head's module name. `ridge`
-    is λ; `trace` and `spread` are the mean diagonals of the uncentred and the centred Gram matrix
-    when made (other ridges are stated relative to them); `scale` is s of the least-squares
-    transplant. `members` are salted digests of the covered ids, None where they were stripped;
-    then removals are refused.
+    `backbone` is the digest of everything below the head, `head` the head's module name. `members`
+    are digests of the covered ids under `salt`, None where they were stripped; then removals are
+    refused.
     """
 
     sums: Sums
-    mean: Float[Tensor, " features"]
-    ridge: float
-    scale: float
-    trace: float
-    spread: float
+    constants: Constants
     backbone: str
     head: str
     salt: str
     members: frozenset[str] | None
-    intercept: bool = True
+
+    @property
+    def mean(self) -> Float[Tensor, " features"]:
+        """The centring vector m."""
+        return self.constants.mean
+
+    @property
+    def penalty(self) -> float:
+        """λ of the ridge head, in the units of the Gram matrix."""
+        return self.constants.penalty
+
+    @property
+    def scale(self) -> float:
+        """The factor s from the ridge head's logits to the trained head's."""
+        return self.constants.scale
 
     @property
     def features(self) -> int:
@@ -77,7 +103,7 @@ class FeatureStatistics:
 
     def ridge_head(self) -> Float[Tensor, "classes features+1"]:
         """B = C (G̃ + λ·diag(1,..,1,0))⁻¹ in centred coordinates; targets one-hot minus 1/K."""
-        return ridge_head_of(self.sums, self.ridge, intercept=self.intercept)
+        return ridge_head_of(self.sums, self.penalty, intercept=self.constants.intercept)
 
     def without(self, forget: Sums, ids: Iterable[str]) -> FeatureStatistics:
         """Statistics of the rows that stay, after subtracting the sums of the forget rows.
@@ -110,10 +136,10 @@ class FeatureStatistics:
                 "than they hold. The labels differ from those the statistics were made from."
             )
         smallest = float(torch.linalg.eigvalsh(rest.gram[:-1, :-1])[0])
-        if smallest + self.ridge < 0.5 * self.ridge:
+        if smallest + self.penalty < 0.5 * self.penalty:
             raise StatisticsError(
                 "Expected the Gram matrix without the forget rows to stay positive (smallest "
-                f"eigenvalue at least {-0.5 * self.ridge:.3g}), got {smallest:.3g}. The forget "
+                f"eigenvalue at least {-0.5 * self.penalty:.3g}), got {smallest:.3g}. The forget "
                 "rows are not the ones the statistics were made from."
             )
         return dataclasses.replace(self, sums=rest, members=self.members - wanted)
@@ -163,14 +189,14 @@ class FeatureStatistics:
         if self.members is not None:
             tensors["members"] = torch.from_numpy(member_array(self.members))
         facts = {
-            "ridge": self.ridge.hex(),
+            "ridge": self.penalty.hex(),
             "scale": self.scale.hex(),
-            "trace": self.trace.hex(),
-            "spread": self.spread.hex(),
+            "trace": self.constants.diagonal.hex(),
+            "spread": self.constants.spread.hex(),
             "backbone": self.backbone,
             "head": self.head,
             "salt": self.salt,
-            "intercept": self.intercept,
+            "intercept": self.constants.intercept,
         }
         metadata = {"format": f"expunge-statistics-{_VERSION}", "facts": json.dumps(facts)}
         save_file(tensors, path, metadata=metadata)
@@ -201,15 +227,17 @@ class FeatureStatistics:
         members = tensors.get("members")
         return FeatureStatistics(
             sums=Sums(tensors["gram"], tensors["class_sums"], tensors["counts"]),
-            mean=tensors["mean"],
-            ridge=float.fromhex(facts["ridge"]),
-            scale=float.fromhex(facts["scale"]),
-            trace=float.fromhex(facts["trace"]),
-            spread=float.fromhex(facts["spread"]),
+            constants=Constants(
+                mean=tensors["mean"],
+                penalty=float.fromhex(facts["ridge"]),
+                scale=float.fromhex(facts["scale"]),
+                diagonal=float.fromhex(facts["trace"]),
+                spread=float.fromhex(facts["spread"]),
+                intercept=bool(facts["intercept"]),
+            ),
             backbone=facts["backbone"],
             head=facts["head"],
             salt=facts["salt"],
-            intercept=bool(facts["intercept"]),
             members=None if members is None else member_set(members.numpy()),
         )
 

@@ -96,18 +96,18 @@ def uncentred(sums: Sums, mean: Float[Tensor, " features"]) -> Float[Tensor, "fe
 
 
 def ridge_head_of(
-    sums: Sums, ridge: float, *, intercept: bool
+    sums: Sums, penalty: float, *, intercept: bool
 ) -> Float[Tensor, "classes features+1"]:
-    """B = C (G̃ + λ·diag(1,..,1,0))⁻¹; without an intercept its last column is zero."""
+    """B = C (G̃ + λ·diag(1,..,1,0))⁻¹, λ = `penalty`; without an intercept its last column is 0."""
     classes = len(sums.counts)
-    targets = sums.class_sums - sums.gram[-1] / classes
+    wanted = sums.class_sums - sums.gram[-1] / classes
     if not intercept:
-        block = sums.gram[:-1, :-1] + ridge * torch.eye(len(sums.gram) - 1, dtype=torch.float64)
-        weight: Tensor = torch.linalg.solve(block, targets[:, :-1].T)
+        block = sums.gram[:-1, :-1] + penalty * torch.eye(len(sums.gram) - 1, dtype=torch.float64)
+        weight: Tensor = torch.linalg.solve(block, wanted[:, :-1].T)
         return torch.cat([weight.T, torch.zeros(classes, 1, dtype=torch.float64)], dim=1)
-    penalty = torch.full((len(sums.gram),), ridge, dtype=torch.float64)
-    penalty[-1] = 0.0
-    solved: Tensor = torch.linalg.solve(sums.gram + torch.diag(penalty), targets.T)
+    diagonal = torch.full((len(sums.gram),), penalty, dtype=torch.float64)
+    diagonal[-1] = 0.0
+    solved: Tensor = torch.linalg.solve(sums.gram + torch.diag(diagonal), wanted.T)
     return solved.T
 
 

@@ -496,15 +496,15 @@ def missing_needs_refused(method: Method) -> None:
     """What is declared in `needs` and not given is refused by the method's name before any edit."""
     made = toy("mlp")
     task = _request(method, made)
-    lacking: dict[str, dict[str, Any]] = {
-        "retain": {"retain": None},
-        "statistics": {"retain": None, "statistics": None},
-        "training": {"training": None},
-        "holdout": {"holdout": None},
+    given = task.given
+    lacking = {
+        "retain": task.alone(),
+        "statistics": task.alone().having(dataclasses.replace(given, statistics=None)),
+        "training": task.having(dataclasses.replace(given, training=None)),
+        "holdout": task.having(dataclasses.replace(given, holdout=None)),
     }
-    for need, without in lacking.items():
+    for need, poorer in lacking.items():
         if need in method.needs_for(task.scope):
-            poorer = dataclasses.replace(task, **without)
             _refused_unedited(method, repr(method.info.name), poorer)
 
 

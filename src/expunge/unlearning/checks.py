@@ -1,4 +1,4 @@
-"""Everything that can be refused before an edit."""
+"""Everything that can be refused before an edit: nothing is copied or changed here."""
 
 from __future__ import annotations
 
@@ -7,26 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.data.rows import Rows
-from expunge.errors import (
-    DataError,
-    InputError,
-    ModelError,
-    TaskError,
-    UnsupportedError,
-)
+from expunge.data.rows import Inputs, Rows
+from expunge.errors import DataError, InputError, ModelError, TaskError, UnsupportedError
 from expunge.methods.base import Method
 from expunge.network.answers import as_logits
-from expunge.network.calls import to_device, tried
+from expunge.network.calls import frozen_statistics, to_device, tried
 from expunge.network.heads import find_head
-from expunge.network.state import (
-    device_of,
-    not_finite,
-    state_of,
-)
+from expunge.network.state import device_of, not_finite, state_of
 from expunge.patches.regions import RegionPatched
+from expunge.settings import check_settings
 from expunge.task import ForgetTask
-from expunge.unlearning.request import Door
+from expunge.unlearning.request import Found
 
 __all__ = [
     "checked_method",
@@ -34,27 +25,29 @@ __all__ = [
     "checked_seed",
     "checked_task",
     "look_at_data",
+    "refuse_random_rows",
     "refuse_unfit",
 ]
 
 
 def checked_seed(seed: int) -> int:
-    """The seed, or InputError."""
+    """The seed; raises InputError for anything but an integer from 0."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InputError(f"Expected `seed` to be an integer from 0, got {seed!r}.")
     return seed
 
 
 def checked_method(method: Method) -> Method:
-    """The method, or InputError."""
+    """The method; raises InputError for anything else, and for settings it cannot have."""
     if not isinstance(method, Method):
         hint = " Call it: pass `Method()`." if isinstance(method, type) else ""
         raise InputError(f"Expected `method` to be a Method, got {method!r}.{hint}")
+    check_settings(method)
     return method
 
 
 def checked_task(task: ForgetTask) -> ForgetTask:
-    """The task, or InputError."""
+    """The task; raises InputError for anything else."""
     if not isinstance(task, ForgetTask):
         raise InputError(
             f"Expected `task` to be a ForgetTask, got {type(task).__name__}. Make one with "
@@ -64,7 +57,7 @@ def checked_task(task: ForgetTask) -> ForgetTask:
 
 
 def checked_model(model: Any) -> nn.Module:
-    """The model, or ModelError for what cannot be unlearned."""
+    """The model; raises ModelError for what cannot be unlearned."""
     if not isinstance(model, nn.Module):
         raise ModelError(f"Expected `model` to be an nn.Module, got {type(model).__name__}.")
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -96,9 +89,9 @@ def checked_model(model: Any) -> nn.Module:
     return model
 
 
-def refuse_unfit(door: Door) -> None:
-    """Refuse scopes, aims and missing needs."""
-    info, task = door.method.info, door.task
+def refuse_unfit(method: Method, task: ForgetTask) -> None:
+    """Raise where the method does not serve this scope or aim, or something it needs is missing."""
+    info, needs = method.info, method.needs_for(task.scope)
     if task.scope not in info.scopes:
         raise UnsupportedError(
             f"Expected a method that serves {task.scope}, got {info.name!r}, which serves "
@@ -114,13 +107,12 @@ def refuse_unfit(door: Door) -> None:
             f"Expected a method with aim {task.aim!r}, got {info.name!r}, which serves "
             f"{', '.join(sorted(info.aims))} only."
         )
-    needs = door.needs
-    if "retain" in needs and task.retain is None:
+    if "retain" in needs and task.chosen is None:
         raise UnsupportedError(
             f"Expected training data for {info.name!r}, got the forget rows alone. Give `train`, "
             "or use a method that needs forget data only (mu-mis, mask-class)."
         )
-    if "statistics" in needs and task.statistics is None and task.retain is None:
+    if "statistics" in needs and task.statistics is None and task.chosen is None:
         raise UnsupportedError(
             f"Expected training data or feature statistics for {info.name!r}, got neither. Give "
             "`train` or `statistics` (made by `expunge statistics` while the data were there)."
@@ -133,18 +125,19 @@ def refuse_unfit(door: Door) -> None:
         raise UnsupportedError(
             f"Expected a `holdout` for {info.name!r}, got none. Give rows never trained on."
         )
-    if task.statistics is not None and task.retain is None and not task.explicit_ids:
+    if task.statistics is not None and task.chosen is None and not task.rows.given_ids:
         raise TaskError(
             "Expected explicit `ids` where statistics are used with the forget rows alone, got row "
             "numbers: they would not match those of the training data. Give the forget rows' ids."
         )
 
 
-def look_at_data(door: Door, head_name: str | None) -> None:
+def look_at_data(
+    model: nn.Module, method: Method, task: ForgetTask, head_name: str | None
+) -> Found:
     """Read a few rows twice, run the model once, find the head, check every label."""
-    task = door.task
+    needs = method.needs_for(task.scope)
     shown = {"forget": task.forget, "holdout": task.holdout}
-    needs = door.needs
     if "retain" in needs or ("statistics" in needs and task.statistics is None):
         shown["train"] = task.retain
     for name, rows in shown.items():
@@ -153,58 +146,60 @@ def look_at_data(door: Door, head_name: str | None) -> None:
         if rows is not None:
             refuse_random_rows(rows, name)
     inputs, _ = task.forget.batch(torch.arange(min(2, len(task.forget))))
-    own = device_of(door.original)
-    inputs = to_device(inputs, own)
-    if isinstance(door.original, RegionPatched):
-        if not {"head", "statistics"}.isdisjoint(needs):
-            raise UnsupportedError(
-                f"Expected a plain linear head for {door.method.info.name!r}, got a model patched "
-                "on linear regions (prune as published). Go on with that, or retrain."
-            )
-        door.classes = _count_classes(door.original, inputs, "forget")
-    elif "head" in needs or "statistics" in needs:
-        door.head = find_head(door.original, inputs, name=head_name)
-        door.classes = door.head.classes
-    else:
-        door.classes = _count_classes(door.original, inputs, "forget")
-        try:
-            door.head = find_head(door.original, inputs, name=head_name)
-        except ModelError:
-            if head_name is not None:
-                raise
-    _refuse_patched(door)
+    own = device_of(model)
+    found = _found(model, method, to_device(inputs, own), needs, head_name)
     for name, rows in shown.items():
         if rows is not None and name != "forget":
             few, _ = rows.batch(torch.arange(min(2, len(rows))))
-            _count_classes(door.original, to_device(few, own), name)
+            _count_classes(model, to_device(few, own), name)
     for name, rows in (("forget", task.forget), ("holdout", task.holdout), ("train", task.retain)):
-        if rows is not None and int(rows.labels.max()) >= door.classes:
+        if rows is not None and int(rows.labels.max()) >= found.classes:
             raise DataError(
-                f"Expected labels of `{name}` below the model's {door.classes} classes, got "
+                f"Expected labels of `{name}` below the model's {found.classes} classes, got "
                 f"{int(rows.labels.max())}. Check the label numbering."
             )
+    return found
 
 
-def _refuse_patched(door: Door) -> None:
-    """Methods that edit a plain head do not know gates and missing rows."""
-    if door.head is None or door.head.kind == "plain" or door.method.info.structure != "same":
-        return
-    if not {"head", "statistics"}.isdisjoint(door.needs):
+def _found(
+    model: nn.Module,
+    method: Method,
+    inputs: Inputs,
+    needs: frozenset[Any],
+    head_name: str | None,
+) -> Found:
+    """The head where the method needs it, or where it is plain to see; and the number of classes.
+
+    Methods that edit a plain head do not know gates, missing rows and patches on regions.
+    """
+    edits_head = not {"head", "statistics"}.isdisjoint(needs)
+    if isinstance(model, RegionPatched):
+        if edits_head:
+            raise UnsupportedError(
+                f"Expected a plain linear head for {method.info.name!r}, got a model patched "
+                "on linear regions (prune as published). Go on with that, or retrain."
+            )
+        return Found(None, _count_classes(model, inputs, "forget"))
+    if not edits_head:
+        classes = _count_classes(model, inputs, "forget")
+        try:
+            return Found(find_head(model, inputs, name=head_name), classes)
+        except ModelError:
+            if head_name is not None:
+                raise
+            return Found(None, classes)
+    head = find_head(model, inputs, name=head_name)
+    if head.kind != "plain" and method.info.structure == "same":
         raise UnsupportedError(
-            f"Expected a plain linear head for {door.method.info.name!r}, got one that is "
-            f"{door.head.kind} by an earlier request. Go on with `prune`, or retrain."
+            f"Expected a plain linear head for {method.info.name!r}, got one that is "
+            f"{head.kind} by an earlier request. Go on with `prune`, or retrain."
         )
+    return Found(head, head.classes)
 
 
-def _count_classes(model: nn.Module, inputs: Any, name: str) -> int:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            return int(as_logits(tried(model, inputs, name)).shape[1])
-    finally:
-        for module, mode in modes:
-            module.training = mode
+def _count_classes(model: nn.Module, inputs: Inputs, name: str) -> int:
+    with frozen_statistics(model), torch.no_grad():
+        return int(as_logits(tried(model, inputs, name)).shape[1])
 
 
 def refuse_random_rows(rows: Rows, name: str) -> None:

@@ -3,160 +3,205 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from expunge.certificate.facts import Evidence
 from expunge.data.digests import content_digests
-from expunge.data.rows import Rows
-from expunge.errors import (
-    TaskError,
-)
+from expunge.errors import TaskError
 from expunge.judging.absent import absent_again
-from expunge.judging.outputs import Outputs
-from expunge.judging.split import tune_and_judge
+from expunge.judging.outputs import Judged, Outputs
+from expunge.judging.split import Split, tune_and_judge
 from expunge.judging.unseen import unseen_again
-from expunge.records import (
-    Outcome,
-    OutcomeReport,
-)
-from expunge.results.forgotten import found_again, never_forgotten
-from expunge.results.unlearned import Unlearned
-from expunge.unlearning.joined import joined
-from expunge.unlearning.request import Door
+from expunge.methods.base import Method
+from expunge.records import Outcome, OutcomeReport
+from expunge.results.forgotten import Forgotten, found_again, still_there
+from expunge.statistics.features import FeatureStatistics
+from expunge.task import ForgetTask, Given
+from expunge.unlearning.request import Found, Past, Request
 
-__all__ = ["exclude_forgotten", "judge_again"]
+__all__ = ["judge_again", "settled", "split_of", "without_forgotten"]
 
 
-def exclude_forgotten(door: Door, earlier: Unlearned | None) -> None:
-    """Drop what was forgotten before from the retain set, clean and split the holdout."""
-    task = door.task
-    if task.retain is not None:
-        everything = joined(task.forget, task.retain)
-        door.forgotten = tuple(found_again(request, everything) for request in door.forgotten)
-    lost = sum(request.rows is None for request in door.forgotten)
+def without_forgotten(
+    task: ForgetTask, past: Past, method: Method, found: Found
+) -> tuple[ForgetTask, Past]:
+    """The request without rows that earlier requests took away, and these with their records.
+
+    Raises TaskError for classes and records that are forgotten already, and for a request that
+    leaves too little.
+    """
+    requests = past.forgotten
+    if task.chosen is not None:
+        requests = tuple(found_again(request, task.rows) for request in requests)
+    lost = sum(request.rows is None for request in requests)
+    notes = past.notes
     if lost:
-        door.notes.append(f"{lost} earlier requests were not checked again: no rows at hand")
-    past_ids = {i for request in door.forgotten for i in request.ids}
-    past_classes = frozenset().union(*(r.classes for r in door.forgotten))
+        notes += (f"{lost} earlier requests were not checked again: no rows at hand",)
+    _refuse_repeated_classes(task, requests)
+    known = {i for request in requests for i in request.ids}
+    fresh = torch.tensor([i not in known for i in task.rows.ids], dtype=torch.bool)
+    own = torch.ones_like(fresh) if task.chosen is None else task.chosen
+    repeated = int((own & ~fresh).sum())
+    if repeated and (task.scope == "records" or not bool((own & fresh).any())):
+        again = next(i for i in task.forget.ids if i in known)
+        raise TaskError(
+            f"Expected records not forgotten before, got {again!r} again. It stays forgotten; "
+            "leave it out of this request."
+        )
+    if repeated:
+        # The class goes, and some of its records went before it: those are not removed twice.
+        notes += (f"{repeated} records of the request were forgotten before",)
+    gone = task.classes.union(*(request.classes for request in requests))
+    _refuse_too_much(gone, found.classes)
+    stays = (own & fresh) | (~own & still_there(task.rows, requests))
+    places = stays.nonzero().flatten()
+    kept = dataclasses.replace(
+        task,
+        rows=task.rows.select(places),
+        chosen=None if task.chosen is None else task.chosen[places],
+        gone=gone,
+    )
+    _refuse_nothing_left(kept, method)
+    return kept, dataclasses.replace(past, forgotten=requests, notes=notes)
+
+
+def _refuse_repeated_classes(task: ForgetTask, requests: Sequence[Forgotten]) -> None:
+    past_classes = frozenset[int]().union(*(r.classes for r in requests))
     again = sorted(past_classes & task.classes)
     if again:
         raise TaskError(
             f"Expected classes not forgotten before, got class {again[0]} again. It stays "
             "forgotten; leave it out of this request."
         )
-    repeated = next((i for i in task.forget.ids if i in past_ids), None)
-    if repeated is not None and task.scope == "classes":
-        # The class goes, and some of its records went before it: those are not removed twice.
-        fresh = [n for n, i in enumerate(task.forget.ids) if i not in past_ids]
-        if fresh:
-            door.notes.append(
-                f"{len(task.forget) - len(fresh)} records of the request were forgotten before"
-            )
-            task = dataclasses.replace(task, forget=task.forget.select(torch.tensor(fresh)))
-            repeated = None
-    if repeated is not None:
-        raise TaskError(
-            f"Expected records not forgotten before, got {repeated!r} again. It stays forgotten; "
-            "leave it out of this request."
-        )
-    if not door.gone < frozenset(range(door.classes)) or door.classes - len(door.gone) < 2:
-        raise TaskError(
-            f"Expected at least two of the model's {door.classes} classes to stay, got a request "
-            f"that leaves {door.classes - len(door.gone)}."
-        )
-    retain = _staying(door)
-    if task.holdout is not None:
-        past_rows = [r.rows for r in door.forgotten if r.rows is not None]
-        door.tune, door.judge, door.dropped = tune_and_judge(
-            task.holdout, [task.forget, *past_rows], door.split_seed
-        )
-        if door.dropped:
-            door.notes.append(
-                f"{door.dropped} holdout rows are also in a forget set and were left out"
-            )
-    statistics = task.statistics
-    if statistics is None and earlier is not None:
-        statistics = earlier.statistics
-        if (
-            statistics is not None
-            and statistics.covers(task.forget.ids) is False
-            and "statistics" not in door.needs
-        ):
-            door.notes.append("the feature statistics are void: they do not cover the forget rows")
-            statistics = None
-    if statistics is not None and door.head is not None:
-        statistics.check(door.original, door.head)
-        if statistics.members is not None and any(
-            statistics.member(i) in statistics.members for i in past_ids
-        ):
-            raise TaskError(
-                "Expected statistics without the records forgotten earlier, got some that still "
-                "hold them. Leave `statistics` out (a run carries its own), or make them again "
-                "from the run with `expunge statistics`."
-            )
-        if statistics.covers(task.forget.ids) is False:
-            raise TaskError(
-                "Expected statistics that cover every forget record, got some that do not. Check "
-                "the ids against those the statistics were made from."
-            )
-    door.task = dataclasses.replace(task, retain=retain, statistics=statistics, gone=door.gone)
 
 
-def _staying(door: Door) -> Rows | None:
-    """The retain rows that no earlier request took away."""
-    if door.task.retain is None:
-        return None
-    retain = never_forgotten(door.task.retain, door.forgotten)
-    summed = "statistics" in door.needs and door.task.statistics is None
-    if not len(retain) and ("retain" in door.needs or summed):
+def _refuse_too_much(gone: frozenset[int], classes: int) -> None:
+    if not gone < frozenset(range(classes)) or classes - len(gone) < 2:
+        raise TaskError(
+            f"Expected at least two of the model's {classes} classes to stay, got a request "
+            f"that leaves {classes - len(gone)}."
+        )
+
+
+def _refuse_nothing_left(task: ForgetTask, method: Method) -> None:
+    needs = method.needs_for(task.scope)
+    summed = "statistics" in needs and task.statistics is None
+    if task.chosen is not None and bool(task.chosen.all()) and ("retain" in needs or summed):
         raise TaskError(
             "Expected some rows of `train` to stay, got none: this request and the earlier ones "
             "take all of them. Delete the model instead."
         )
-    return retain
+
+
+def split_of(task: ForgetTask, past: Past) -> tuple[Split, Past]:
+    """The holdout in its halves, without rows that are in a forget set of now or before."""
+    if task.holdout is None:
+        return Split(), past
+    forgotten = [r.rows for r in past.forgotten if r.rows is not None]
+    split = tune_and_judge(task.holdout, [task.forget, *forgotten], past.split_seed)
+    if not split.dropped:
+        return split, past
+    note = f"{split.dropped} holdout rows are also in a forget set and were left out"
+    return split, dataclasses.replace(past, notes=(*past.notes, note))
+
+
+def settled(
+    task: ForgetTask, past: Past, model: nn.Module, method: Method, found: Found
+) -> tuple[ForgetTask, Past]:
+    """The request with the statistics that serve it: its own, or those of the earlier run.
+
+    Raises TaskError where they still hold what was forgotten, or lack a forget record.
+    """
+    statistics, notes = task.statistics, past.notes
+    if statistics is None and past.statistics is not None:
+        serves = past.statistics.covers(task.forget.ids) is not False
+        if serves or "statistics" in method.needs_for(task.scope):
+            statistics = past.statistics
+        else:
+            notes += ("the feature statistics are void: they do not cover the forget rows",)
+    if statistics is not None and found.head is not None:
+        statistics.check(model, found.head)
+        _refuse_misfit(statistics, task, past)
+    given = Given(holdout=task.holdout, statistics=statistics, training=task.training)
+    return task.having(given), dataclasses.replace(past, notes=notes)
+
+
+def _refuse_misfit(statistics: FeatureStatistics, task: ForgetTask, past: Past) -> None:
+    known = [i for request in past.forgotten for i in request.ids]
+    if statistics.members is not None and any(
+        statistics.member(i) in statistics.members for i in known
+    ):
+        raise TaskError(
+            "Expected statistics without the records forgotten earlier, got some that still "
+            "hold them. Leave `statistics` out (a run carries its own), or make them again "
+            "from the run with `expunge statistics`."
+        )
+    if statistics.covers(task.forget.ids) is False:
+        raise TaskError(
+            "Expected statistics that cover every forget record, got some that do not. Check "
+            "the ids against those the statistics were made from."
+        )
 
 
 def judge_again(
-    door: Door,
-    before: list[Outputs],
-    after: list[Outputs],
-    judge_labels: Tensor | None,
+    request: Request,
+    before: Sequence[Outputs],
+    after: Sequence[Outputs],
     report: OutcomeReport,
     evidence: Evidence | None,
-) -> OutcomeReport:
-    """The report, or `ineffective` where records of an earlier request came back."""
+) -> tuple[OutcomeReport, tuple[str, ...]]:
+    """The report, or `ineffective` where records of an earlier request came back; and notes.
+
+    `before` and `after` have one entry for each earlier request whose rows are at hand.
+    """
     proven = set() if evidence is None else {record.id for record in evidence.records}
+    judge_labels = None if request.split.judge is None else request.split.judge.labels
     figures, back, unjudged = dict(report.figures), list[str](), dict[str, list[str]]()
-    past = [(n, r, r.rows) for n, r in enumerate(door.forgotten, 1) if r.rows is not None]
-    records = sum(request.aim == "unseen" for _, request, _ in past)
-    current = set(content_digests(door.task.forget)) if records else set()
-    for (number, request, rows), old, new in zip(past, before, after, strict=True):
-        labels, limits, judge = rows.labels, door.limits, absent_again
-        if request.aim == "unseen":
+    past = [(n, r, r.rows) for n, r in enumerate(request.past.forgotten, 1) if r.rows is not None]
+    records = sum(earlier.aim == "unseen" for _, earlier, _ in past)
+    current = set(content_digests(request.task.forget)) if records else set()
+    for (number, earlier, rows), old, new in zip(past, before, after, strict=True):
+        case = Judged(
+            before=old,
+            after=new,
+            labels=rows.labels,
+            judge_labels=judge_labels,
+            gone=request.task.gone,
+            limits=request.means.limits,
+        )
+        if earlier.aim == "unseen":
             # an input that this request forgets too is judged as part of it
             own = torch.tensor([d not in current for d in content_digests(rows)])
-            old, new = (dataclasses.replace(z, forget=z.forget[own]) for z in (old, new))
-            # each request is one more chance of a false alarm
-            once = 1 - (1 - limits.confidence) / records
-            limits = dataclasses.replace(limits, confidence=once)
-            labels, judge = labels[own], unseen_again
-        again = judge(old, new, labels, judge_labels, door.gone, limits)
+            again = unseen_again(_narrowed(case, own, records))
+        else:
+            again = absent_again(case)
         for name, value in again.figures.items():
             figures[name] = max(figures.get(name, value), value)
         if again.outcome is Outcome.INEFFECTIVE:
             back.append(f"request {number}, {again.reason}")
-        if again.outcome is Outcome.UNDETERMINED and not proven.issuperset(request.ids):
+        if again.outcome is Outcome.UNDETERMINED and not proven.issuperset(earlier.ids):
             unjudged.setdefault(again.reason, []).append(str(number))
-    for reason, numbers in unjudged.items():
-        door.notes.append(
-            f"records of earlier requests were not judged again: {reason} (request "
-            f"{', '.join(numbers)})"
-        )
+    notes = tuple(
+        f"records of earlier requests were not judged again: {reason} (request "
+        f"{', '.join(numbers)})"
+        for reason, numbers in unjudged.items()
+    )
     if back and report.outcome is not Outcome.WRECKED:
-        report = OutcomeReport(
-            outcome=Outcome.INEFFECTIVE,
-            reason=f"records of an earlier request came back: {'; '.join(back)}",
-        )
-    return dataclasses.replace(report, figures=figures)
+        reason = f"records of an earlier request came back: {'; '.join(back)}"
+        return OutcomeReport(outcome=Outcome.INEFFECTIVE, reason=reason, figures=figures), notes
+    return dataclasses.replace(report, figures=figures), notes
+
+
+def _narrowed(case: Judged, own: torch.Tensor, chances: int) -> Judged:
+    """The case on these rows alone; each request is one more chance of a false alarm."""
+    once = 1 - (1 - case.limits.confidence) / chances
+    return dataclasses.replace(
+        case,
+        before=dataclasses.replace(case.before, forget=case.before.forget[own]),
+        after=dataclasses.replace(case.after, forget=case.after.forget[own]),
+        labels=case.labels[own],
+        limits=dataclasses.replace(case.limits, confidence=once),
+    )

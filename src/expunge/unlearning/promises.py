@@ -2,75 +2,92 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
 
+import torch
 from torch import Tensor, nn
 
-from expunge.errors import (
-    ContractError,
-)
-from expunge.methods.base import Method
+from expunge.certificate.facts import Evidence
+from expunge.errors import ContractError
+from expunge.network.heads import Head, head_at
 from expunge.network.state import (
     count_changed,
     digest_of,
     hook_count,
     layout_of,
     not_finite,
+    restore_layout,
     state_of,
 )
 from expunge.patches.regions import RegionPatched
-from expunge.records import (
-    Structure,
-)
-from expunge.unlearning.request import Door
+from expunge.records import Structure
+from expunge.unlearning.request import Request
 
-__all__ = ["changed_buffers", "check_contract", "checked_result", "weights_of"]
+if TYPE_CHECKING:
+    from expunge.unlearning.looks import Look
+    from expunge.unlearning.work import Work
 
-
-def _inside(model: nn.Module) -> nn.Module:
-    """The model, or the one inside patches on linear regions: its tensors keep their names."""
-    return model.base if isinstance(model, RegionPatched) else model
+__all__ = ["Edited", "kept_promises"]
 
 
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters by name, and what patches on linear regions are made of, row by row."""
-    weights: dict[str, Tensor] = dict(_inside(model).named_parameters())
-    if isinstance(model, RegionPatched):
-        for name in ("active", "steepness", "owner", "shift"):
-            weights |= {f"{name}[{i}]": row for i, row in enumerate(model.get_buffer(name))}
-    return weights
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Edited:
+    """A model that kept the promises: on its `home` device, in its old modes, with what changed."""
+
+    model: nn.Module
+    structure: Structure
+    home: torch.device
+    head: Head | None
+    evidence: Evidence | None
+    parameters: int
+    parameters_changed: int
+    buffers_changed: int
 
 
-def changed_buffers(door: Door, edited: nn.Module) -> int:
-    """How many entries changed in buffers that the given model has, those of its head apart."""
-    own = set() if door.head is None else door.head.tensor_names()
-    old = {n: t for n, t in _inside(door.original).named_buffers() if n not in own}
-    new = {n: t for n, t in _inside(edited).named_buffers() if n in old}
-    return count_changed(old, new)
-
-
-def checked_result(edited: Any, method: Method) -> nn.Module:
-    """What `apply` returned, or ContractError."""
-    if not isinstance(edited, nn.Module):
+def kept_promises(request: Request, before: Look, work: Work) -> Edited:
+    """What the method made, checked; raises ContractError where it broke a promise."""
+    name, info = request.method.info.name, request.method.info
+    structure = work.run.record.structure or info.structure
+    home = next(iter(before.layout.devices.values()), torch.device("cpu"))
+    if not isinstance(work.result, nn.Module):
         raise ContractError(
-            f"Expected method {method.info.name!r} to return a module, got "
-            f"{type(edited).__name__}. `apply` must end with `return model` (for retrain: so must "
-            "`fit`)."
+            f"Expected method {name!r} to return a module, got {type(work.result).__name__}. "
+            "`apply` must end with `return model` (for retrain: so must `fit`)."
         )
-    return edited
+    model = work.result.to(home)
+    restore_layout(model, before.layout)
+    _check_contract(request, model, before.digest, work.hooks)
+    if structure == "same":
+        _check_layout(request, model)
+    own = _weights_of(model)
+    buffers = _changed_buffers(request, model)
+    if buffers and not info.changes_buffers:
+        raise ContractError(
+            f"Expected method {name!r} to leave buffers alone (it does not declare "
+            f"`changes_buffers`), but {buffers} entries changed. This is a bug in the method."
+        )
+    return Edited(
+        model=model,
+        structure=structure,
+        home=home,
+        head=_head_of(request, model),
+        evidence=work.run.record.evidence,
+        parameters=sum(tensor.numel() for tensor in own.values()),
+        parameters_changed=count_changed(_weights_of(request.model), own),
+        buffers_changed=buffers,
+    )
 
 
-def check_contract(
-    door: Door, edited: nn.Module, digest_before: str, hooks: int, structure: Structure
-) -> None:
-    """Raise ContractError where the method broke a promise."""
-    name = door.method.info.name
-    if digest_of(state_of(door.original)) != digest_before:
+def _check_contract(request: Request, edited: nn.Module, digest_before: str, hooks: int) -> None:
+    name, given = request.method.info.name, request.model
+    if digest_of(state_of(given)) != digest_before:
         raise ContractError(
             f"Expected method {name!r} to work on its copy, but the given model changed. This is a "
             "bug in the method (or `factory` returns the model itself)."
         )
-    own = {t.data_ptr() for t in state_of(door.original).values() if t.numel()}
+    own = {t.data_ptr() for t in state_of(given).values() if t.numel()}
     if any(t.data_ptr() in own for t in state_of(edited).values() if t.numel()):
         raise ContractError(
             f"Expected method {name!r} to return a model of its own, got one that shares memory "
@@ -83,13 +100,51 @@ def check_contract(
         )
     if hook_count(edited) > hooks:
         raise ContractError(f"Expected method {name!r} to remove its hooks, got some left over.")
-    plain = door.head is None or door.head.kind == "plain"
-    plain = plain and not isinstance(door.original, RegionPatched)
-    if structure == "same" and (plain or "training" not in door.needs):
-        old, new = layout_of(door.original), layout_of(edited)
-        for what in ("shapes", "dtypes", "devices"):
-            if getattr(old, what) != getattr(new, what):
-                raise ContractError(
-                    f"Expected method {name!r} to keep names, shapes, dtypes and devices, but "
-                    f"{what} differ. For retrain: does `factory` build the same architecture?"
-                )
+
+
+def _check_layout(request: Request, edited: nn.Module) -> None:
+    """Names, shapes, dtypes and devices stay, but for a patched model that is trained anew."""
+    plain = request.head is None or request.head.kind == "plain"
+    plain = plain and not isinstance(request.model, RegionPatched)
+    if not plain and "training" in request.needs:
+        return
+    old, new = layout_of(request.model), layout_of(edited)
+    for what in ("shapes", "dtypes", "devices"):
+        if getattr(old, what) != getattr(new, what):
+            raise ContractError(
+                f"Expected method {request.method.info.name!r} to keep names, shapes, dtypes and "
+                f"devices, but {what} differ. For retrain: does `factory` build the same "
+                "architecture?"
+            )
+
+
+def _inside(model: nn.Module) -> nn.Module:
+    """The model, or the one inside patches on linear regions: its tensors keep their names."""
+    return model.base if isinstance(model, RegionPatched) else model
+
+
+def _weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters by name, and what patches on linear regions are made of, row by row."""
+    weights: dict[str, Tensor] = dict(_inside(model).named_parameters())
+    if isinstance(model, RegionPatched):
+        for name in ("active", "steepness", "owner", "shift"):
+            weights |= {f"{name}[{i}]": row for i, row in enumerate(model.get_buffer(name))}
+    return weights
+
+
+def _changed_buffers(request: Request, edited: nn.Module) -> int:
+    """How many entries changed in buffers that the given model has, those of its head apart."""
+    own = set() if request.head is None else request.head.tensor_names()
+    old = {n: t for n, t in _inside(request.model).named_buffers() if n not in own}
+    new = {n: t for n, t in _inside(edited).named_buffers() if n in old}
+    return count_changed(old, new)
+
+
+def _head_of(request: Request, edited: nn.Module) -> Head | None:
+    if request.head is None:
+        return None
+    try:
+        layer = edited.get_submodule(request.head.name)
+    except AttributeError:  # the method wrapped the whole model
+        return None
+    return head_at(request.head.name, layer) if isinstance(layer, nn.Linear) else None

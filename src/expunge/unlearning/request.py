@@ -1,52 +1,89 @@
-"""What the steps of one call share."""
+"""What the steps of one call hand on: the request after every refusal, and what was before it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from expunge.certificate.facts import Evidence
-from expunge.data.rows import Rows
-from expunge.methods.base import Method, Progress
+from expunge.judging.split import Split
+from expunge.methods.base import Before, Method
+from expunge.methods.run import Means
 from expunge.network.heads import Head
-from expunge.records import (
-    Limits,
-    Need,
-)
+from expunge.records import Need
 from expunge.results.forgotten import Forgotten
-from expunge.task import ForgetTask
+from expunge.results.unlearned import Unlearned
+from expunge.statistics.features import FeatureStatistics
+from expunge.task import ForgetTask, Given
 
-__all__ = ["Door"]
+__all__ = ["Found", "Past", "Request"]
 
 
 @final
-@dataclass(slots=True)
-class Door:
-    """Everything the steps of one call share."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Past:
+    """What earlier requests left behind; nothing at the first one."""
 
-    original: nn.Module
-    method: Method
-    task: ForgetTask
-    seed: int
     split_seed: int
-    limits: Limits
-    batch_size: int
-    device: torch.device
-    forgotten: tuple[Forgotten, ...]
-    initial: Mapping[str, Tensor] | None
-    progress: Progress | None
-    head: Head | None = None
-    classes: int = 0
-    tune: Rows | None = None
-    judge: Rows | None = None
-    dropped: int = 0
+    forgotten: tuple[Forgotten, ...] = ()
+    statistics: FeatureStatistics | None = None
+    head: str | None = None
     evidence: Evidence | None = None
     predecessor: str | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(earlier: Unlearned | None, seed: int) -> Past:
+        """What a run left behind; its outcome is told where it was not accepted."""
+        if earlier is None:
+            return Past(split_seed=seed)
+        found = earlier.outcome
+        poor = f"the run this one starts from ended {found.outcome.value!r}: {found.reason}"
+        return Past(
+            split_seed=earlier.split_seed,
+            forgotten=earlier.forgotten,
+            statistics=earlier.statistics,
+            head=None if earlier.head is None else earlier.head.name,
+            evidence=earlier.evidence,
+            predecessor=earlier.certificate,
+            notes=() if found.outcome.accepted else (poor,),
+        )
+
+    def serving(self, task: ForgetTask, method: Method) -> ForgetTask:
+        """The request with the statistics of the earlier run, where the method needs some."""
+        if task.statistics is not None or "statistics" not in method.needs:
+            return task
+        given = Given(holdout=task.holdout, statistics=self.statistics, training=task.training)
+        return task.having(given)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look at the model has shown: its final linear layer, and how many classes it has."""
+
+    head: Head | None
+    classes: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Request:
+    """One call after every refusal: `task` is without what was forgotten before.
+
+    `asked` is the request as its caller gave it; `classes` counts the model's outputs.
+    """
+
+    model: nn.Module
+    method: Method
+    asked: ForgetTask
+    task: ForgetTask
+    means: Means
+    past: Past
+    found: Found
+    split: Split
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -54,7 +91,13 @@ class Door:
         return self.method.needs_for(self.task.scope)
 
     @property
-    def gone(self) -> frozenset[int]:
-        """Classes of this request and all earlier ones."""
-        earlier = (request.classes for request in self.forgotten)
-        return self.task.classes.union(*earlier)
+    def head(self) -> Head | None:
+        """The final linear layer, where there is one."""
+        return self.found.head
+
+    @property
+    def before(self) -> Before:
+        """What the method may know of the model before work starts."""
+        return Before(
+            head=self.found.head, evidence=self.past.evidence, predecessor=self.past.predecessor
+        )

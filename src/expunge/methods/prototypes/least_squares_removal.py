@@ -10,23 +10,28 @@ ICML 2020, arXiv 1911.03030, for the linear case. What we do differently: λ, s 
 mean are frozen in the statistics, so that removals add up and their order does not matter; J
 leaves the intercept free. Exact where the deployed head is itself the ridge head (up to s); else
 the record says `transplanted`.
+
+| symbol | where |
+|---|---|
+| A | `head_matrix`, in centred coordinates (`to_centred`) |
+| B, B_r | `FeatureStatistics.ridge_head`, of all rows and of those that stay |
+| s, λ | `FeatureStatistics.scale`, `.penalty` |
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, final
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, ClassVar, final
 
 from expunge.errors import UnsupportedError
 from expunge.methods.base import Method
-from expunge.methods.run import Run
-from expunge.network.heads import head_matrix, set_head_matrix
 from expunge.records import MethodInfo, Paper
-from expunge.statistics.sums import from_centred, to_centred
-from expunge.task import ForgetTask
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from expunge.methods.run import Run
+    from expunge.task import ForgetTask
 
 __all__ = ["LeastSquaresRemoval"]
 
@@ -51,14 +56,17 @@ class LeastSquaresRemoval(Method):
         scopes=frozenset({"classes"}),
         claims=("outputs",),
         cost="one pass over the forget set and two d×d solves",
+        reads="the training rows once, where statistics are not given; else the forget rows once",
     )
 
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Add s(B_r − B) to the head."""
+        from expunge.network.heads import head_matrix, set_head_matrix
+        from expunge.statistics.sums import from_centred, to_centred
+
         if task.statistics is None:
             raise UnsupportedError("Expected feature statistics, got none.")
-        head = run.needed_head
-        statistics = task.statistics
+        head, statistics = run.needed_head, task.statistics
         forget = run.sums(model, task, statistics.mean)
         left = statistics.without(forget, task.forget.ids)
         before, after = statistics.ridge_head(), left.ridge_head()
@@ -75,7 +83,7 @@ class LeastSquaresRemoval(Method):
                 f"distance {distance:.2g}), so the removal is exact for the ridge head only"
             )
         moved = matrix + statistics.scale * (after - before)
-        set_head_matrix(model, head, from_centred(moved, statistics.mean))
-        if not torch.isfinite(moved).all():
+        if not bool(moved.isfinite().all()):
             raise UnsupportedError("Expected finite statistics, got NaN or infinity.")
+        set_head_matrix(model, head, from_centred(moved, statistics.mean))
         return model

@@ -10,24 +10,32 @@ What we do differently: the ridge λ = `ridge`·tr(G)/d, because rarely firing u
 pseudo-inverse explode, and the first form, for which deleting nothing is exactly the identity; the
 published form also drops, on deleting nothing, whatever part of W − W₀ lies outside the features'
 span. W₀ is zero unless the initial weights are given. The bias stays, as published.
+
+| symbol | where |
+|---|---|
+| W, W₀ | `head_matrix`, `_initial_weight` |
+| G, G_f | `FeatureStatistics.uncentred_gram`, of all rows and less that of the rows that stay |
+| W − (W − W₀)(G + λI)⁻¹G_f | `solve.naive_surgery` |
+| W₀ + (W − W₀)G⁺(G − G_f) | `solve.naive_surgery_published` |
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-
-from expunge.errors import InputError, ModelError, UnsupportedError
+from expunge.errors import ModelError, UnsupportedError
 from expunge.methods.base import Method
-from expunge.methods.prototypes.solve import naive_surgery, naive_surgery_published
-from expunge.methods.run import Run
-from expunge.network.heads import Head, head_matrix, set_head_matrix
 from expunge.records import MethodInfo, Paper
-from expunge.task import ForgetTask
+from expunge.settings import NotNegative
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor, nn
+
+    from expunge.methods.run import Run
+    from expunge.network.heads import Head
+    from expunge.task import ForgetTask
 
 __all__ = ["NaivePrototypeSurgery"]
 
@@ -42,10 +50,10 @@ class NaivePrototypeSurgery(Method):
     ridge; `as_published()` is that preset.
     """
 
-    ridge: float = 1e-2
+    ridge: NotNegative = 1e-2
     rows: Literal["all", "own"] = "all"
     form: Literal["ridged", "published"] = "ridged"
-    cutoff: float = 1e-12
+    cutoff: NotNegative = 1e-12
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="naive-prototype-surgery",
@@ -62,6 +70,7 @@ class NaivePrototypeSurgery(Method):
         scopes=frozenset({"classes"}),
         claims=("outputs",),
         cost="one pass over the forget set and one d×d solve",
+        reads="the training rows once, where statistics are not given; else the forget rows once",
     )
 
     @classmethod
@@ -71,40 +80,32 @@ class NaivePrototypeSurgery(Method):
 
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Edit the prototypes from the statistics and the sums of the forget rows."""
+        from expunge.methods.prototypes.solve import naive_surgery, naive_surgery_published
+        from expunge.network.heads import head_matrix, set_head_matrix
+
         if task.statistics is None:
             raise UnsupportedError("Expected feature statistics, got none.")
-        if self.rows not in ("all", "own"):
-            raise InputError(f'Expected `rows` to be "all" or "own", got {self.rows!r}.')
-        if self.form not in ("ridged", "published"):
-            raise InputError(f'Expected `form` to be "ridged" or "published", got {self.form!r}.')
-        if not self.ridge >= 0 or not self.cutoff >= 0:
-            raise InputError(
-                f"Expected `ridge` and `cutoff` from 0, got {self.ridge} and {self.cutoff}."
-            )
-        head = run.needed_head
-        statistics = task.statistics
+        head, statistics = run.needed_head, task.statistics
         forget = run.sums(model, task, statistics.mean)
-        left = statistics.without(forget, task.forget.ids)
         gram = statistics.uncentred_gram()
-        gram_forget = gram - left.uncentred_gram()
+        gram_forget = gram - statistics.without(forget, task.forget.ids).uncentred_gram()
         matrix = head_matrix(model, head)
-        trained = matrix[:, :-1]
-        start = initial_weight(run, head)
+        trained, start = matrix[:, :-1], _initial_weight(run, head)
         if self.form == "published":
             edited = naive_surgery_published(trained, start, gram, gram_forget, self.cutoff)
         else:
-            edited = naive_surgery(trained, start, gram, gram_forget, self.ridge * statistics.trace)
-        chosen = torch.ones(len(matrix), dtype=torch.bool)
-        if self.rows == "own":
-            chosen[:] = False
-            chosen[sorted(task.classes)] = True
+            penalty = self.ridge * statistics.constants.diagonal
+            edited = naive_surgery(trained, start, gram, gram_forget, penalty)
+        chosen = sorted(task.classes) if self.rows == "own" else list(range(len(matrix)))
         matrix[chosen, :-1] = edited[chosen]
         set_head_matrix(model, head, matrix)
         return model
 
 
-def initial_weight(run: Run, head: Head) -> Float[Tensor, "classes features"]:
+def _initial_weight(run: Run, head: Head) -> Float[Tensor, "classes features"]:
     """W₀ from the initial weights where they were kept, else zero (and the record says so)."""
+    import torch
+
     if run.initial is None:
         run.note("W₀ = 0: the initial weights were not given")
         return torch.zeros(head.classes, head.features, dtype=torch.float64)

@@ -15,26 +15,30 @@ true logit (`paper`). The bare ridge head s·B_r (`ridge-head`) is offered too: 
 classes its labels differ so much from the trained head's answers that what stays is damaged.
 Labels that forbid the true class are refused where the class stays, since a retrained model still
 gets most such records right.
+
+| symbol | where |
+|---|---|
+| h̃_i, A* | `Run.features`, the trained head in centred coordinates (`to_centred`) |
+| q_i | `anchored.soft_labels` |
+| Ĝ_λ, μ | `anchored.metric_of`, `strength` |
+| argmin over A | `solve.solve_anchored` |
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-
-from expunge.errors import InputError, UnsupportedError
-from expunge.methods.base import Method
-from expunge.methods.prototypes.solve import fit_head, mask_labels, paper_labels, solve_anchored
-from expunge.methods.run import Run
-from expunge.network.heads import head_matrix, set_head_matrix
+from expunge.errors import UnsupportedError
+from expunge.methods.base import Before, Method
 from expunge.records import MethodInfo, Need, Paper
-from expunge.statistics.features import FeatureStatistics
-from expunge.statistics.sums import Sums, from_centred, to_centred
-from expunge.task import ForgetTask
+from expunge.settings import NotNegative, Positive
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from expunge.methods.run import Run
+    from expunge.task import ForgetTask
 
 __all__ = ["PrototypeSurgery"]
 
@@ -45,17 +49,18 @@ class PrototypeSurgery(Method):
     """Move all prototypes towards soft labels, anchored by what stays.
 
     `labels`: `leave-out`, `ridge-head`, `mask` (the model's own answer without the class) or
-    `paper`.
-    `anchor`: `statistics` (no retained data) or `retain` (their rows are used too, and the
-    leave-out labels come from a head refitted from zero with L2 `refit_ridge`). `strength` is μ.
+    `paper`. `anchor`: `statistics` (no retained data) or `retain` (their rows are used too, and
+    the leave-out labels come from a head refitted from zero with the L2 penalty `refit_penalty`).
+    `strength` is μ, without which nothing would hold the classes that stay; `ridge` is λ relative
+    to the mean variance of the features; the solver stops at `tolerance`.
     """
 
     labels: Literal["leave-out", "ridge-head", "mask", "paper"] = "leave-out"
     anchor: Literal["statistics", "retain"] = "statistics"
-    strength: float = 1e-2
-    ridge: float = 1e-2
-    refit_ridge: float = 1e-3
-    tolerance: float = 1e-5
+    strength: Positive = 1e-2
+    ridge: NotNegative = 1e-2
+    refit_penalty: Positive = 1e-3
+    tolerance: Positive = 1e-5
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="prototype-surgery",
@@ -72,73 +77,29 @@ class PrototypeSurgery(Method):
         scopes=frozenset({"classes"}),
         claims=("outputs",),
         cost="one pass over the forget set and one convex solve in K(d+1) unknowns",
+        reads="the training rows once, where statistics are not given; the forget rows once; with "
+        "anchor retain what stays once",
     )
+
+    @classmethod
+    def as_published(cls) -> PrototypeSurgery:
+        """The published labels: the true logit is shared between the two runners-up.
+
+        The anchor and the solver are ours: the released code trains the last bias alone.
+        """
+        return cls(labels="paper")
+
+    @classmethod
+    def small(cls) -> PrototypeSurgery:
+        """A coarser solver for toys."""
+        return cls(tolerance=1e-3)
 
     def _extra_needs(self) -> frozenset[Need]:
         return frozenset({"retain"}) if self.anchor == "retain" else frozenset()
 
-    def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
-        """Solve the convex problem and write the head."""
-        self._check(task)
-        statistics = task.statistics
-        if statistics is None:
-            raise UnsupportedError("Expected feature statistics, got none.")
-        head = run.needed_head
-        gone = torch.ones(run.classes, dtype=torch.bool)
-        gone[list(run.kept)] = False
-        trained = to_centred(head_matrix(model, head), statistics.mean)
-        features = run.features(model, task.forget, statistics.mean)
-        run.forget_sums = Sums.of(features, task.forget.labels, head.classes)
-        left = statistics.without(run.forget_sums, task.forget.ids)
-        rows, weights = features, torch.full((len(features),), 1.0 / len(features)).double()
-        if self.anchor == "retain" and task.retain is not None:
-            kept = run.features(model, task.retain, statistics.mean)
-            answer = torch.softmax(kept @ trained.T, dim=1)
-            soft = self._soft(features, trained, statistics, left, gone, task, kept)
-            targets = torch.cat([soft, answer])
-            rows = torch.cat([features, kept])
-            weights = torch.cat([weights, torch.full((len(kept),), 1.0 / len(kept)).double()])
-        else:
-            targets = self._soft(features, trained, statistics, left, gone, task, None)
-        free = rows if head.has_bias else rows[:, :-1]
-        width = free.shape[1]
-        metric = (left.sums.gram + self._penalty(left)) * (self.strength / left.sums.rows)
-        moved, steps, gradient = solve_anchored(
-            free,
-            targets,
-            weights,
-            trained[:, :width],
-            metric[:width, :width],
-            tolerance=self.tolerance,
-        )
-        run.log("solver_steps", steps)
-        run.log("solver_gradient", gradient)
-        if gradient > 10 * self.tolerance:
-            run.note(f"the solver stopped at gradient {gradient:.1e}, above {self.tolerance:.0e}")
-        full = torch.cat([moved, trained[:, width:]], dim=1)
-        set_head_matrix(model, head, from_centred(full, statistics.mean))
-        return model
-
-    def _check(self, task: ForgetTask) -> None:
-        if self.labels not in ("leave-out", "ridge-head", "mask", "paper"):
-            raise InputError(
-                'Expected `labels` to be "leave-out", "ridge-head", "mask" or "paper", got '
-                f"{self.labels!r}."
-            )
-        if self.anchor not in ("statistics", "retain"):
-            raise InputError(
-                f'Expected `anchor` to be "statistics" or "retain", got {self.anchor!r}.'
-            )
-        if not self.strength > 0:
-            raise InputError(
-                f"Expected `strength` above 0, got {self.strength}. Without an anchor nothing "
-                "holds the classes that stay."
-            )
-        if not self.ridge >= 0 or not self.refit_ridge > 0:
-            raise InputError(
-                f"Expected `ridge` from 0 and `refit_ridge` above 0, got {self.ridge} and "
-                f"{self.refit_ridge}."
-            )
+    def refuse(self, model: nn.Module, task: ForgetTask, before: Before) -> None:
+        """Refuse labels that forbid the true class where the class stays."""
+        del model, before
         if task.aim != "absent":
             raise UnsupportedError(
                 f'Expected aim "absent" for labels {self.labels!r}, got {task.aim!r}: these labels '
@@ -146,29 +107,31 @@ class PrototypeSurgery(Method):
                 "that stays right."
             )
 
-    def _penalty(self, left: FeatureStatistics) -> Float[Tensor, "columns columns"]:
-        diagonal = torch.full((left.features + 1,), self.ridge * left.spread, dtype=torch.float64)
-        diagonal[-1] = 0.0
-        return torch.diag(diagonal)
+    def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
+        """Solve the convex problem and write the head."""
+        from expunge.methods.prototypes.anchored import metric_of, scene_of, soft_labels, system_of
+        from expunge.methods.prototypes.solve import solve_anchored
+        from expunge.network.heads import set_head_matrix
+        from expunge.statistics.sums import from_centred
 
-    def _soft(
-        self,
-        features: Float[Tensor, "rows columns"],
-        trained: Float[Tensor, "classes columns"],
-        statistics: FeatureStatistics,
-        left: FeatureStatistics,
-        gone: Tensor,
-        task: ForgetTask,
-        kept: Float[Tensor, "retained columns"] | None,
-    ) -> Float[Tensor, "rows classes"]:
-        if self.labels == "mask":
-            return mask_labels(features @ trained.T, gone)
-        if self.labels == "paper":
-            return paper_labels(features @ trained.T, gone)
-        if self.labels == "ridge-head":
-            return mask_labels(features @ (left.scale * left.ridge_head()).T, gone)
-        if kept is None or task.retain is None:
-            moved = left.scale * (left.ridge_head() - statistics.ridge_head())
-            return mask_labels(features @ (trained + moved).T, gone)
-        onehot = torch.nn.functional.one_hot(task.retain.labels, len(trained)).double()
-        return mask_labels(features @ fit_head(kept, onehot, self.refit_ridge).T, gone)
+        scene = scene_of(model, task, run, self.anchor)
+        soft = soft_labels(scene, self.labels, self.refit_penalty)
+        rows, labels, weights = system_of(scene, soft)
+        metric = metric_of(scene, self.ridge, self.strength)
+        width = scene.trained.shape[1] if scene.has_bias else scene.trained.shape[1] - 1
+        moved, steps, gradient = solve_anchored(
+            rows[:, :width],
+            labels,
+            weights,
+            scene.trained[:, :width],
+            metric[:width, :width],
+            tolerance=self.tolerance,
+        )
+        run.log("solver_steps", steps)
+        run.log("solver_gradient", gradient)
+        if gradient > 10 * self.tolerance:
+            run.note(f"the solver stopped at gradient {gradient:.1e}, above {self.tolerance:.0e}")
+        full = scene.trained.clone()
+        full[:, :width] = moved
+        set_head_matrix(model, run.needed_head, from_centred(full, scene.statistics.mean))
+        return model

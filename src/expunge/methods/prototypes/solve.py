@@ -30,10 +30,10 @@ def naive_surgery(
     initial: Float[Tensor, "classes features"],
     gram: Float[Tensor, "features features"],
     gram_forget: Float[Tensor, "features features"],
-    ridge: float,
+    penalty: float,
 ) -> Float[Tensor, "classes features"]:
-    """W' = W − (W−W₀)(G+λI)⁻¹G_f, with λ = `ridge`; deleting nothing is the identity."""
-    damped = gram + ridge * torch.eye(len(gram), dtype=gram.dtype)
+    """W' = W − (W−W₀)(G+λI)⁻¹G_f, with λ = `penalty`; deleting nothing is the identity."""
+    damped = gram + penalty * torch.eye(len(gram), dtype=gram.dtype)
     share: Tensor = torch.linalg.solve(damped, gram_forget)
     return trained - (trained - initial) @ share
 
@@ -169,21 +169,21 @@ def solve_anchored(
 def fit_head(
     features: Float[Tensor, "rows columns"],
     labels: Float[Tensor, "rows classes"],
-    ridge: float,
+    penalty: float,
     *,
     tolerance: float = 1e-5,
     most: int = 500,
 ) -> Float[Tensor, "classes columns"]:
-    """Softmax regression from zero with penalty ½·`ridge`·‖W‖² (the last column, b, is free).
+    """Softmax regression from zero with ½·`penalty`·‖W‖² (the last column, b, is free).
 
     From zero on purpose: refitted from a trained head, one that still recognises the class comes
     back, since nothing in the retained data pushes it out.
     """
-    penalty = torch.full((features.shape[1],), ridge, dtype=torch.float64)
-    penalty[-1] = 1e-8
+    diagonal = torch.full((features.shape[1],), penalty, dtype=torch.float64)
+    diagonal[-1] = 1e-8
     start = torch.zeros(labels.shape[1], features.shape[1], dtype=torch.float64)
     weights = torch.full((len(features),), 1.0 / len(features), dtype=torch.float64)
     matrix, _, _ = solve_anchored(
-        features, labels, weights, start, torch.diag(penalty), tolerance=tolerance, most=most
+        features, labels, weights, start, torch.diag(diagonal), tolerance=tolerance, most=most
     )
     return matrix

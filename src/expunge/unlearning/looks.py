@@ -1,0 +1,114 @@
+"""Each row through each model once: the logits before and after, and the judgement on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import nn
+
+from expunge.errors import ModelError
+from expunge.judging.absent import judge_absent
+from expunge.judging.outputs import Judged, Outputs
+from expunge.judging.unseen import judge_unseen
+from expunge.network.passes import logits_of
+from expunge.network.state import Layout, digest_of, layout_of, state_of
+from expunge.records import Outcome, OutcomeReport
+from expunge.unlearning.history import judge_again
+from expunge.unlearning.promises import Edited
+from expunge.unlearning.request import Request
+
+__all__ = ["Look", "Verdict", "judged", "looked_at"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Look:
+    """The model as it was given: digest, layout, and logits (this request first, then earlier)."""
+
+    digest: str
+    layout: Layout
+    outputs: tuple[Outputs, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Verdict:
+    """The outcome, what it was judged on, and sentences for the record."""
+
+    outcome: OutcomeReport
+    before: Outputs
+    after: Outputs | None
+    notes: tuple[str, ...] = ()
+
+
+def looked_at(request: Request, copied: nn.Module) -> Look:
+    """Read the given model's logits with its private copy; raises ModelError for NaN and +∞."""
+    found = _outputs(request, copied)
+    if any(_undefined(outputs) for outputs in found):
+        raise ModelError(
+            "Expected logits that are numbers, got NaN or +infinity on some rows. Check the "
+            "model's normalisation and the data."
+        )
+    return Look(
+        digest=digest_of(state_of(request.model)),
+        layout=layout_of(request.model),
+        outputs=found,
+    )
+
+
+def judged(request: Request, before: Look, edited: Edited) -> Verdict:
+    """Judge the edited model on the forget and judge rows, and earlier requests again."""
+    first = before.outputs[0]
+    if edited.parameters_changed + edited.buffers_changed == 0:
+        outcome = OutcomeReport(
+            outcome=Outcome.NO_OP, reason="the weights are bit-identical to the original's"
+        )
+        return Verdict(outcome=outcome, before=first, after=first)
+    own = request.means.device
+    home = edited.home
+    after = _outputs(request, edited.model.to(own))
+    edited.model.to(home)
+    if any(_undefined(outputs) for outputs in after):
+        outcome = OutcomeReport(
+            outcome=Outcome.WRECKED, reason="the edited model gives NaN or +infinity on some rows"
+        )
+        return Verdict(outcome=outcome, before=first, after=after[0])
+    judge = request.split.judge
+    case = Judged(
+        before=first,
+        after=after[0],
+        labels=request.task.forget.labels,
+        judge_labels=None if first.judge is None or judge is None else judge.labels,
+        gone=request.task.gone,
+        limits=request.means.limits,
+    )
+    report = judge_absent(case) if request.task.aim == "absent" else judge_unseen(case)
+    report, notes = judge_again(request, before.outputs[1:], after[1:], report, edited.evidence)
+    if "training" in request.method.info.needs and not report.outcome.accepted:
+        report = replace(
+            report,
+            outcome=Outcome.DONE,
+            reason=f"retrained from scratch; never rejected (measured: {report.reason})",
+        )
+    return Verdict(outcome=report, before=first, after=after[0], notes=notes)
+
+
+def _outputs(request: Request, model: nn.Module) -> tuple[Outputs, ...]:
+    """Logits on judge, and on the records of this request and of every earlier one at hand."""
+    size, device = request.means.batch_size, request.means.device
+    rows = request.split.judge
+    judge = None
+    if rows is not None and len(rows):
+        judge = logits_of(model, rows, batch_size=size, device=device)
+    earlier = (r.rows for r in request.past.forgotten if r.rows is not None)
+    return tuple(
+        Outputs(forget=logits_of(model, rows, batch_size=size, device=device), judge=judge)
+        for rows in (request.task.forget, *earlier)
+    )
+
+
+def _undefined(outputs: Outputs) -> bool:
+    parts = (outputs.forget, outputs.judge)
+    return any(bool((torch.isnan(z) | (z == torch.inf)).any()) for z in parts if z is not None)

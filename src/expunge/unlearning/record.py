@@ -1,0 +1,146 @@
+"""What a call leaves behind: the record, and the result that holds it."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from typing import Any
+
+from torch import nn
+
+from expunge.methods.base import Method
+from expunge.network.heads import backbone_digest
+from expunge.network.state import device_of, digest_of, state_of
+from expunge.records import RECORD_VERSION, Cost, RunRecord
+from expunge.results.forgotten import Forgotten, commitment
+from expunge.results.read import Read
+from expunge.results.unlearned import Unlearned
+from expunge.runtime.machine import environment
+from expunge.statistics.collect import collect_sums
+from expunge.statistics.features import FeatureStatistics
+from expunge.unlearning.looks import Verdict
+from expunge.unlearning.promises import Edited
+from expunge.unlearning.request import Request
+from expunge.unlearning.work import Work
+
+__all__ = ["result_of"]
+
+
+def result_of(
+    request: Request, work: Work, edited: Edited, verdict: Verdict, seconds: float
+) -> Unlearned:
+    """The edited model with everything that is known of it; `seconds` are those of the call."""
+    forgotten = _forgotten(request)
+    statistics, void = _carried_statistics(request, work, edited.model)
+    notes = (*request.past.notes, *work.run.record.notes, *_voided(request, edited))
+    record = RunRecord(
+        version=RECORD_VERSION,
+        method=request.method.info.name,
+        settings=_settings(request.method),
+        seed=request.means.seed,
+        aim=request.task.aim,
+        scope=request.task.scope,
+        claims=request.method.info.claims,
+        structure=edited.structure,
+        outcome=verdict.outcome,
+        limits=request.means.limits,
+        cost=_cost(work, edited, seconds),
+        forget_count=len(request.task.forget),
+        retain_count=None if request.task.retain is None else len(request.task.retain),
+        tune_count=0 if request.split.tune is None else len(request.split.tune),
+        judge_count=0 if request.split.judge is None else len(request.split.judge),
+        dropped_from_holdout=request.split.dropped,
+        commitment=commitment(forgotten),
+        digest_before=digest_of(state_of(request.model)),
+        digest_after=digest_of(state_of(edited.model)),
+        head=None if request.head is None else request.head.name,
+        earlier_requests=len(request.past.forgotten),
+        notes=(*notes, *verdict.notes, *void),
+        log={name: tuple(values) for name, values in work.run.record.scalars.items()},
+        environment=environment(request.means.device),
+    )
+    return Unlearned(
+        model=edited.model,
+        record=record,
+        statistics=statistics,
+        forgotten=(*request.past.forgotten, forgotten),
+        split_seed=request.past.split_seed,
+        original=request.model,
+        head=edited.head,
+        evidence=edited.evidence,
+        read=_read(request, verdict),
+    )
+
+
+def _forgotten(request: Request) -> Forgotten:
+    task = request.task
+    return Forgotten(
+        aim=task.aim,
+        scope=task.scope,
+        classes=task.classes,
+        ids=task.forget.ids,
+        salt=secrets.token_hex(32),
+        labels=tuple(task.forget.labels.tolist()),
+        rows=task.forget,
+    )
+
+
+def _settings(method: Method) -> dict[str, Any]:
+    fields = dataclasses.fields(method)  # type: ignore[arg-type]
+    return {f.name: _setting(getattr(method, f.name)) for f in fields}
+
+
+def _setting(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, bool, type(None), tuple)) else repr(value)
+
+
+def _voided(request: Request, edited: Edited) -> tuple[str, ...]:
+    if request.past.evidence is None or edited.evidence is not None:
+        return ()
+    return ("the certificate of the earlier requests is void: this method proves nothing",)
+
+
+def _cost(work: Work, edited: Edited, seconds: float) -> Cost:
+    return Cost(
+        seconds=work.seconds,
+        door_seconds=seconds - work.seconds,
+        peak_bytes=work.peak_bytes,
+        samples_touched=work.run.record.samples_touched,
+        gradient_steps=work.run.record.gradient_steps,
+        parameters=edited.parameters,
+        parameters_changed=edited.parameters_changed,
+        buffers_changed=edited.buffers_changed,
+    )
+
+
+def _read(request: Request, verdict: Verdict) -> Read | None:
+    """The logits, where they are those of the request as it was asked for."""
+    if verdict.after is None or request.asked.forget.ids != request.task.forget.ids:
+        return None
+    return Read(
+        task=request.asked,
+        judge=request.split.judge,
+        before=verdict.before,
+        after=verdict.after,
+    )
+
+
+def _carried_statistics(
+    request: Request, work: Work, edited: nn.Module
+) -> tuple[FeatureStatistics | None, tuple[str, ...]]:
+    """Statistics of what stays: head edits update them, backbone edits invalidate them; notes."""
+    statistics, head = work.handed.statistics or request.task.statistics, request.head
+    if statistics is None or head is None or statistics.members is None:
+        return None, ()
+    if backbone_digest(edited, head) != statistics.backbone:
+        return None, ("the feature statistics are void: the backbone changed",)
+    forget = request.task.forget
+    sums = work.run.record.forget_sums or collect_sums(
+        edited,
+        head,
+        forget,
+        mean=statistics.mean,
+        batch_size=request.means.batch_size,
+        device=device_of(edited),
+    )
+    return statistics.without(sums, forget.ids), ()
