@@ -20,7 +20,6 @@ OWN = {"__init__.py", "__pycache__"}
 
 LONG = {
     "methods/prune/method.py": "three forms and the published mode of one paper",
-    "methods/mu_mis/method.py": "the descent with its stop rules and rollback, one algorithm",
     "task.py": "the request and its four makers, which share their refusals",
     "unlearning/door.py": "every copy, seed and record of a run in one place",
     "testing/contract.py": "all promises of a method beside each other",
