@@ -236,9 +236,8 @@ class Run:
             )
         return self.before.head
 
-    @property
-    def needed_logits(self) -> Float[Tensor, "forget classes"]:
+    def logits_before(self) -> Float[Tensor, "forget classes"]:
         """Logits of the forget rows by the model as it was given; the door has read them."""
-        if self.forget_logits is None:
-            raise UnsupportedError("Expected a run made by `unlearn`, got one without logits.")
+        assert self.forget_logits is not None, "the door reads them before it makes a run"
+        self.touched(len(self.forget_logits))
         return self.forget_logits
