@@ -25,6 +25,7 @@ from expunge.network.state import (
     state_of,
 )
 from expunge.patches.regions import RegionPatched
+from expunge.settings import check_settings
 from expunge.task import ForgetTask
 from expunge.unlearning.request import Door
 
@@ -46,10 +47,11 @@ def checked_seed(seed: int) -> int:
 
 
 def checked_method(method: Method) -> Method:
-    """The method, or InputError."""
+    """The method with settings that mean something, or InputError."""
     if not isinstance(method, Method):
         hint = " Call it: pass `Method()`." if isinstance(method, type) else ""
         raise InputError(f"Expected `method` to be a Method, got {method!r}.{hint}")
+    check_settings(method)
     return method
 
 
