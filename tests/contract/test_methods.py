@@ -15,6 +15,7 @@ from expunge.methods import (
     MuMis,
     NaivePrototypeSurgery,
     PrototypeSurgery,
+    PrunePublished,
 )
 from expunge.records import MethodInfo, Paper
 from expunge.testing import check_method, check_saved_runs, contract_checks
@@ -30,6 +31,8 @@ FORGETS = {"class_forgotten", "sequence_stays_forgotten"}
 WITHOUT = {
     # A baseline: gentle fine-tuning is not expected to forget anything.
     "fine-tune": FORGETS,
+    # It serves ReLU MLPs alone, and knows the forget rows alone.
+    "prune-published": set(PrunePublished.info.expected_failures),
 }
 
 VARIANTS = (
@@ -73,7 +76,9 @@ def test_method_keeps_its_promise(check):
 
 
 def test_saved_runs_reload_in_a_fresh_process():
-    check_saved_runs([_small(cls) for cls in METHODS])
+    check_saved_runs(
+        [_small(cls) for cls in METHODS if SAVED not in WITHOUT.get(cls.info.name, ())]
+    )
 
 
 # --- the checks find what is wrong ---------------------------------------------------------------

@@ -5,13 +5,15 @@ and what a method's page states beyond; the bar is 1.1 times that, and 128 rows 
 data.
 """
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 import expunge
 from expunge.data.demo import digits
-from expunge.models import DigitsNet
+from expunge.models import DigitsNet, Mlp
 
 SEEN = [0]
 
@@ -157,3 +159,34 @@ def test_what_is_reused_is_what_a_fresh_reading_gives(scene):
     result = expunge.unlearn(scene[0], expunge.PrototypeSurgery(tolerance=1e-3), task, seed=0)
     reused = expunge.audit(result, task).measurements
     assert reused == expunge.audit(result, _class_task(scene)).measurements
+
+
+def test_prune_as_published_reads_what_its_page_states():
+    train, holdout = digits()
+
+    class CountingMlp(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Mlp((64, 32, 10))
+
+        def forward(self, x):
+            SEEN[0] += len(x)
+            return self.net(x)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = RECIPE(
+            CountingMlp(),
+            train,
+            generator=torch.Generator().manual_seed(0),
+            device=torch.device("cpu"),
+        )
+    task = expunge.forget_classes(train, {3}, holdout=holdout)
+    method = expunge.Prune.as_published()
+    SEEN[0] = 0
+    result = expunge.unlearn(model, method, task, seed=0)
+    expunge.audit(result, task)
+    rounds = int(re.search(r"after (\d+) rounds", " ".join(result.record.notes)).group(1))
+    forget, judge = result.record.forget_count, result.record.judge_count
+    needed = 2 * (forget + judge) + forget * (2 + 1 + rounds)
+    assert needed <= SEEN[0] <= 1.1 * needed + 128
