@@ -93,6 +93,28 @@ def test_unknown_schedule_is_refused():
         _fit(Recipe(schedule="warm"))
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"epochs": 0}, "`epochs` to be an integer from 1, got 0."),
+        ({"epochs": 1.5}, "`epochs` to be an integer from 1, got 1.5."),
+        ({"batch_size": 0}, "`batch_size` to be an integer from 1, got 0."),
+        ({"lr": 0.0}, "`lr` to be a number above 0, got 0.0."),
+        ({"lr": float("nan")}, "`lr` to be a number above 0, got nan."),
+        ({"momentum": -0.1}, "`momentum` to be a number from 0, got -0.1."),
+        ({"weight_decay": -1e-4}, "`weight_decay` to be a number from 0, got -0.0001."),
+    ],
+    ids=repr,
+)
+def test_a_recipe_that_cannot_be_followed_is_refused_before_training(fields, words):
+    model = toy("cnn").trained()
+    before = digest_of(state_of(model))
+    with pytest.raises(InputError) as caught:
+        _fit(Recipe(**fields), model=model)
+    assert words in str(caught.value)
+    assert digest_of(state_of(model)) == before
+
+
 def test_no_rows_to_train_on_are_refused():
     nothing = as_rows(toy("cnn").train).select(torch.zeros(0, dtype=torch.int64))
     with pytest.raises(InputError, match="at least one row to train on, got none"):
