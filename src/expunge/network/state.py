@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "FROZEN_IN_EVAL",
     "Layout",
     "count_changed",
     "device_of",
@@ -22,14 +21,6 @@ __all__ = [
     "restore_layout",
     "state_of",
 ]
-
-
-FROZEN_IN_EVAL: tuple[type[nn.Module], ...] = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    nn.modules.dropout._DropoutNd,
-)
-"""Layers whose train mode would mix samples, add noise or write forget data into buffers."""
 
 
 _HOOK_FIELDS = (
