@@ -22,7 +22,6 @@ LONG = {
     "task.py": "the request and its four makers, which share their refusals",
     "methods/prune/method.py": "three forms and the published mode of one paper",
     "methods/mu_mis/method.py": "the descent with its stop rules and rollback, one algorithm",
-    "testing/contract.py": "all promises of a method beside each other",
 }
 """Files above 300 lines, each with its reason."""
 
