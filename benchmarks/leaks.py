@@ -431,7 +431,7 @@ def _published(
     ranks: list[list[str]],
 ) -> Found:
     """From the activation patterns: the region's centre, and its likeliest point."""
-    patched = expunge.unlearn(model, expunge.Prune.as_published(), task, seed=0).model
+    patched = expunge.unlearn(model, expunge.PrunePublished(), task, seed=0).model
     assert isinstance(patched, RegionPatched)
     own = supports(patched.hidden, patched.active, patched.steepness, records)
     region = own.argmax(1)

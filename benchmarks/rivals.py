@@ -80,7 +80,7 @@ def against_published() -> None:
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(100))
     task = expunge.forget_indices(rows, order[:RECORDS].tolist(), holdout=holdout)
     runs = {
-        "published, correct": expunge.unlearn(model, expunge.Prune.as_published(), task, seed=0),
+        "published, correct": expunge.unlearn(model, expunge.PrunePublished(), task, seed=0),
         "ours, `unseen`": expunge.unlearn(model, expunge.Prune(form="gated"), task, seed=0),
         "ours, `mispredict`": expunge.unlearn(
             model, expunge.Prune(form="gated", spec="mispredict"), task, seed=0

@@ -172,7 +172,7 @@ def _in_fresh_process(what: str, environment: dict[str, str]) -> float:
 
 
 def _step(what: str) -> Callable[[], None]:
-    from expunge.methods.mu_mis.sensitivity import sensitivity_gradients
+    from expunge.methods.mu_mis.sensitivity import Loss, relative_step, sensitivity_gradients
 
     torch.manual_seed(0)
     model = resnet20(10)
@@ -188,12 +188,12 @@ def _step(what: str) -> Callable[[], None]:
 
     def mu_mis() -> None:
         model.eval()
-        own, rest, _, _ = sensitivity_gradients(
-            model, images, labels, (labels + 1) % 10, parameters
-        )
+        sums = sensitivity_gradients(model, images, labels, (labels + 1) % 10, parameters)
         with torch.no_grad():
-            for p, a, b in zip(parameters, own, rest, strict=True):
-                p.sub_((a - b) * (p.square().sum() * 1e-12))
+            gradient = Loss(scale=1.0, cap=float("inf")).gradient(sums)
+            moves = relative_step(parameters, gradient, share=1e-12, left=1e-12)
+            for p, move in zip(parameters, moves, strict=True):
+                p.add_(move)
 
     if what == "mu-mis":
         for _ in range(3):

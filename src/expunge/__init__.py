@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         NaivePrototypeSurgery,
         PrototypeSurgery,
         Prune,
+        PrunePublished,
         Retrain,
     )
     from expunge.patches.heads import export_narrow
@@ -63,6 +64,7 @@ __all__ = [
     "Outcome",
     "PrototypeSurgery",
     "Prune",
+    "PrunePublished",
     "Recipe",
     "Retrain",
     "RunRecord",
@@ -94,6 +96,7 @@ _HOME = {
         "NaivePrototypeSurgery",
         "PrototypeSurgery",
         "Prune",
+        "PrunePublished",
         "Retrain",
     ),
     "expunge.patches.heads": ("export_narrow",),

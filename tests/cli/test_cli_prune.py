@@ -4,6 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
 RECORDS = ("classes = [1]", 'ids = ["person-0001", "person-0002", "person-0007"]')
 METHOD = ('name = "prototype-surgery"', 'name = "prune"\nform = "gated"')
@@ -124,3 +127,45 @@ def test_a_dry_run_refuses_what_the_run_would(project):
     code, _, err = project.run("check", project.job(*changes, name="next.toml"))
     assert code == 2
     assert "such as mask-class" in err.replace("\n", " ")
+
+
+PLAIN = """
+from torch import nn
+
+def plain():
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+"""
+
+
+@pytest.mark.parametrize("typed", [(), ("--method", "prune")], ids=["job alone", "named again"])
+def test_a_job_of_an_earlier_version_is_served_by_the_method_it_meant(project, typed):
+    (project.folder / "plainnets.py").write_text(PLAIN)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    save_file(net.state_dict(), project.folder / "plain.safetensors")
+    settings = 'mode = "as_published"\nclusters = 3\nshare = 0.5\nmargin = 0.25\nspec = "auto"'
+    job = project.job(
+        ("jobnets:net", "plainnets:plain"),
+        ("w.safetensors", "plain.safetensors"),
+        RECORDS,
+        ('name = "prototype-surgery"', f'name = "prune"\n{settings}'),
+    )
+    _, out, err = project.run("unlearn", job, *typed, "--out", "r")
+    assert out == "r\n", err
+    record = json.loads((project.folder / "r/record.json").read_text())
+    assert record["method"] == "prune-published"
+    assert record["settings"] == {
+        "share": 0.5, "clusters": 3, "sharpness": 1000.0, "rounds": 10, "margin": 0.25,
+    }  # fmt: skip
+    assert 'name = "prune-published"' in (project.folder / "r/job.toml").read_text()
+
+
+def test_settings_of_the_other_mode_had_no_effect_and_have_none(project):
+    method = 'name = "prune"\nmode = "patch"\nform = "gated"\nrounds = 3'
+    job = project.job(RECORDS, ('name = "prototype-surgery"', method))
+    _, out, err = project.run("unlearn", job, "--out", "r")
+    assert out == "r\n", err
+    record = json.loads((project.folder / "r/record.json").read_text())
+    assert (record["method"], record["settings"]["form"]) == ("prune", "gated")
+    assert not {"mode", "rounds"} & set(record["settings"])

@@ -7,10 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from expunge.methods.mu_mis.sensitivity import draw_irrelevant, mu_mis_loss, sensitivities
+from expunge.methods.mu_mis.sensitivity import (
+    Loss,
+    draw_irrelevant,
+    sensitivities,
+    sensitivity_gradients,
+)
 from expunge.models import CifarResNet
 
-INF = float("inf")
+PUBLISHED = Loss(scale=1.0, cap=float("inf"))
 
 
 class Attention(nn.Module):
@@ -90,14 +95,20 @@ def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     }
 
 
-def ours(model: nn.Module, x: Tensor, labels: Tensor, other: Tensor) -> tuple[Tensor, dict]:
-    target, irrelevant, _ = sensitivities(model, x, labels, other, graph=True)
-    loss = mu_mis_loss(target, irrelevant, 1.0, INF)
-    return loss, gradients(model, loss)
+def ours(
+    model: nn.Module, x: Tensor, labels: Tensor, other: Tensor, loss: Loss = PUBLISHED
+) -> tuple[Tensor, dict]:
+    """What the descent computes: the loss and its gradient, from sums over the rows."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    sums = sensitivity_gradients(model, x, labels, other, parameters)
+    value = torch.tensor(loss.of(sums), dtype=x.dtype)
+    return value, dict(zip(names, loss.gradient(sums), strict=True))
 
 
-def loop(model: nn.Module, x: Tensor, labels: Tensor, other: Tensor) -> tuple[Tensor, dict]:
-    """One sample at a time, plain autograd, nothing of ours."""
+def loop(
+    model: nn.Module, x: Tensor, labels: Tensor, other: Tensor, irrelevant: float = 1.0
+) -> tuple[Tensor, dict]:
+    """One sample at a time, plain autograd, nothing of ours; `irrelevant` weighs that term."""
     parts = []
     for i in range(len(x)):
         one = x[i : i + 1].clone().requires_grad_(True)
@@ -106,9 +117,9 @@ def loop(model: nn.Module, x: Tensor, labels: Tensor, other: Tensor) -> tuple[Te
             with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
                 logit = model(one)[0, c]
             terms.append(torch.autograd.grad(logit, one, create_graph=True)[0].square().sum())
-        parts.append(terms[0] - terms[1])
+        parts.append(terms[0] - irrelevant * terms[1])
     loss = torch.stack(parts).mean()
-    return loss, gradients(model, loss)
+    return loss.detach(), gradients(model, loss)
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) -> None:
@@ -156,7 +167,7 @@ def test_closed_form_of_a_linear_model():
     labels, other = torch.tensor([1, 1, 1]), torch.tensor([3, 3, 3])
     loss, found = ours(model, x, labels, other)
     w = model.weight.detach()
-    torch.testing.assert_close(loss.detach(), w[1].square().sum() - w[3].square().sum())
+    torch.testing.assert_close(loss, w[1].square().sum() - w[3].square().sum())
     expected = torch.zeros_like(w)
     expected[1], expected[3] = 2 * w[1], -2 * w[3]
     torch.testing.assert_close(found["weight"], expected)
@@ -178,7 +189,7 @@ def test_finite_differences_on_a_smooth_net():
         with torch.no_grad():
             for n, p in moved.named_parameters():
                 p.add_(direction[n], alpha=sign * h)
-        values.append(float(ours(moved, x, labels, other)[0].detach()))
+        values.append(float(ours(moved, x, labels, other)[0]))
     slope = sum(float((found[n] * d).sum()) for n, d in direction.items())
     assert (values[0] - values[1]) / (2 * h) == pytest.approx(slope, rel=1e-6)
 
@@ -200,7 +211,7 @@ def test_train_mode_is_another_loss():
     value, _ = ours(copy.deepcopy(model), x, labels, other)
     model.eval()
     expected, _ = loop(model, x, labels, other)
-    assert abs(float(value.detach()) / float(expected.detach()) - 1) > 0.05
+    assert abs(float(value) / float(expected) - 1) > 0.05
 
 
 def test_buffers_and_modules_are_as_before():
@@ -213,13 +224,23 @@ def test_buffers_and_modules_are_as_before():
     assert model[2](torch.tensor([-1.0])).item() == 0.0
 
 
+def test_looking_sees_the_norms_that_the_loss_is_made_of():
+    for name in NETS:
+        model, x, labels, other = setup(name)
+        target, irrelevant, logits = sensitivities(model, x, labels, other)
+        value, _ = ours(model, x, labels, other)
+        torch.testing.assert_close(PUBLISHED.value(target.mean(), irrelevant.mean()), value)
+        torch.testing.assert_close(logits, model(x).detach())
+        assert not target.requires_grad
+
+
 def test_cap_takes_the_gradient_of_the_irrelevant_term_away():
     model, x, labels, other = setup("relu")
-    target, irrelevant, _ = sensitivities(model, x, labels, other, graph=True)
-    cap = 0.5 * float(irrelevant.detach().mean())
-    capped = gradients(model, mu_mis_loss(target, irrelevant, 2.0, cap))
-    target, _, _ = sensitivities(model, x, labels, other, graph=True)
-    same(capped, gradients(model, target.mean() / 2.0), 1e-12)
+    _, irrelevant, _ = sensitivities(model, x, labels, other)
+    cap = 0.5 * float(irrelevant.mean())
+    _, capped = ours(model, x, labels, other, Loss(scale=2.0, cap=cap))
+    _, slow = loop(model, x, labels, other, irrelevant=0.0)
+    same(capped, {n: g / 2.0 for n, g in slow.items()}, 1e-12)
 
 
 @pytest.mark.parametrize("kept", [[0, 1], [0, 2, 3, 7], list(range(10))])
@@ -256,7 +277,7 @@ def test_relu_in_place_as_a_statement():
         torch.manual_seed(0)
         model, x = InPlace().double().eval(), torch.randn(5, 4, dtype=torch.float64)
     labels, other = torch.tensor([0, 1, 2, 0, 1]), torch.tensor([1, 2, 0, 2, 0])
-    _, _, logits = sensitivities(model, x, labels, other, graph=True)
+    _, _, logits = sensitivities(model, x, labels, other)
     torch.testing.assert_close(logits, model(x).detach())
     value, found = ours(model, x, labels, other)
     expected, slow = loop(model, x, labels, other)

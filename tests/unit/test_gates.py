@@ -6,16 +6,15 @@ import torch
 from scipy.optimize import linprog
 
 from expunge.methods.prune.gates import (
-    Hull,
     best_scores,
     directions,
     gate_values,
     joint_shifts,
     nearness,
     opened_between,
-    separate,
     whiten,
 )
+from expunge.methods.prune.separate import Hull, separate
 
 
 def _rows(n=300, d=6, seed=0):

@@ -1,5 +1,8 @@
 """The merged form of PRUNE: constraints by loops, the optimum by SLSQP, honest about failure."""
 
+from types import SimpleNamespace
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from scipy import sparse
 from scipy.optimize import linprog, minimize
 
 from expunge.methods.prune import merging
-from expunge.methods.prune.merging import merge
+from expunge.methods.prune.merging import Asked, Held, merge
 
 RHO = 0.1
 FLOOR = 0.3
@@ -27,10 +30,44 @@ def _problem(seed=0, *, retained=120, features=8, classes=4, records=2, noise=0.
     return dict(zip(names, map(torch.from_numpy, tensors), strict=True))
 
 
-def _merge(problem, **settings):
-    return merge(
-        **problem,
-        **{"tolerance": RHO, "floor": FLOOR, "seconds": 60.0, "has_bias": True} | settings,
+def _asked(problem):
+    return Asked(rows=problem["records"], labels=problem["labels"], targets=problem["targets"])
+
+
+def _merge(problem, *, has_bias=True, metric=None, floor=FLOOR, seconds=60.0):
+    """What `merge` returns, with the programmes solved, retained cuts in the last, and who fits."""
+    sizes, solve = [], merging._solve
+
+    def counted(cuts, classes, left):
+        change = solve(cuts, classes, left)
+        if change is not None:
+            sizes.append(len(cuts.own))
+        return change
+
+    columns = problem["head"].shape[1]
+    with patch.object(merging, "_solve", counted):
+        found = merge(
+            problem["head"],
+            _asked(problem),
+            Held(rows=problem["retained"], labels=problem["retained_labels"]),
+            metric=torch.eye(columns, dtype=torch.float64) if metric is None else metric,
+            free=columns if has_bias else columns - 1,
+            tolerance=RHO,
+            floor=floor,
+            seconds=seconds,
+        )
+    margins = (
+        min(_to_each(found.matrix, row, y).values())
+        for row, y in zip(problem["records"], problem["labels"].tolist(), strict=True)
+    )
+    fits = [bool(sizes) and abs(m - _wanted(problem, i)) <= RHO for i, m in enumerate(margins)]
+    return SimpleNamespace(
+        matrix=found.matrix,
+        finished=found.finished,
+        seconds=found.seconds,
+        rounds=len(sizes),
+        cuts=sizes[-1] - sizes[0] if sizes else 0,
+        fits=torch.tensor(fits, dtype=torch.bool),
     )
 
 
@@ -317,8 +354,6 @@ def test_the_solver_keeps_to_its_time():
     problem = _problem(0, retained=0)
     margins = merging._margins(problem["records"] @ problem["head"].T, problem["labels"])
     room = torch.full((2,), RHO, dtype=torch.float64)
-    cuts = merging._record_cuts(
-        problem["records"], problem["labels"], margins, problem["targets"], room
-    )
+    cuts = merging._record_cuts(problem["records"], _asked(problem), margins, room)
     assert merging._solve(cuts, 4, 60.0) is not None
     assert merging._solve(cuts, 4, 1e-9) is None

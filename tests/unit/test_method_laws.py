@@ -1,6 +1,9 @@
 """The laws of each method, on models small enough to know the answer."""
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from expunge import (
     FineTune,
     LeastSquaresRemoval,
     MaskClass,
+    MuMis,
     NaivePrototypeSurgery,
     PrototypeSurgery,
     Retrain,
@@ -27,8 +31,10 @@ from expunge.network.state import digest_of, state_of
 from expunge.statistics.collect import collect_statistics
 from expunge.statistics.sums import from_centred
 from expunge.task import Given
-from expunge.testing import toy
+from expunge.testing import contract_checks, toy
+from expunge.unlearning.door import rehearse
 
+ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 MADE = toy("cnn")
 ROWS = as_rows(MADE.train)
@@ -97,9 +103,10 @@ def test_mask_stays_finite_in_half_precision():
     assert torch.isfinite(edited.fc.bias).all()
 
 
-def test_mask_needs_a_bias():
+@pytest.mark.parametrize("door", [unlearn, rehearse])
+def test_mask_needs_a_bias(door):
     with pytest.raises(UnsupportedError, match="head with a bias for MaskClass, got 'fc'"):
-        unlearn(NoBias(), MaskClass(), MADE.absent(3), seed=0)
+        door(NoBias(), MaskClass(), MADE.absent(3), seed=0)
 
 
 # --- NaivePrototypeSurgery -----------------------------------------------------------------------
@@ -391,6 +398,60 @@ def test_fine_tuning_sees_only_what_stays():
     stays = (MADE.train.targets != 3).numpy()
     assert (more[stays] == 3).all()
     assert (more[~stays] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (FineTune(epochs=0), "Expected `epochs` to be an integer from 1, got 0"),
+        (FineTune(lr=0.0), "Expected `lr` to be a number above 0, got 0.0"),
+        (FineTune(batch_size=1.5), "Expected `batch_size` to be an integer from 1, got 1.5"),
+        (FineTune(weight_decay=-1.0), "Expected `weight_decay` to be a number from 0, got -1.0"),
+        (MaskClass(margin=0.0), "Expected `margin` to be a number above 0, got 0.0"),
+    ],
+    ids=repr,
+)
+def test_settings_are_refused_by_a_dry_run_too(method, message):
+    for door in (unlearn, rehearse):
+        with pytest.raises(InputError, match=message):
+            door(MADE.trained(), method, MADE.absent(3), seed=0)
+
+
+def test_fine_tuning_is_not_expected_to_forget():
+    expected = FineTune.info.expected_failures
+    assert set(expected) == {"class_forgotten", "sequence_stays_forgotten"}
+    assert set(expected) <= {check.name for check in contract_checks(FineTune.small())}
+
+
+# --- what the four methods without a family say of themselves ------------------------------------
+
+
+@pytest.mark.parametrize("cls", [Retrain, FineTune, MaskClass, MuMis], ids=lambda c: c.info.name)
+def test_the_page_says_which_rows_are_read(cls):
+    page = ROOT / "docs" / "methods" / f"{cls.info.name}.md"
+    assert f"Rows read: {cls.info.reads}." in " ".join(page.read_text().split())
+
+
+_WITHOUT_TORCH = """
+import importlib, sys, types
+for name in ("torch", "numpy", "jaxtyping"):
+    sys.modules[name] = None
+import expunge
+methods = types.ModuleType("expunge.methods")
+methods.__path__ = [f"{expunge.__path__[0]}/methods"]
+sys.modules["expunge.methods"] = methods
+for name in ("retrain", "finetune", "mask_class", "mu_mis.method"):
+    module = importlib.import_module(f"expunge.methods.{name}")
+    (cls,) = (getattr(module, name) for name in module.__all__)
+    importlib.import_module("expunge.settings").check_settings(cls.small())
+"""
+
+
+def test_they_are_defined_without_torch():
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TORCH], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_published_preset():

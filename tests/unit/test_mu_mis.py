@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 
 import pytest
 import torch
@@ -10,10 +11,13 @@ from torch import Tensor, nn
 import expunge
 from expunge.errors import InputError, UnsupportedError
 from expunge.methods.base import Before
-from expunge.methods.mu_mis import method as mu_mis
-from expunge.methods.mu_mis.method import MuMis, accumulated, published_stop
+from expunge.methods.mu_mis import descent
+from expunge.methods.mu_mis.method import MuMis
+from expunge.methods.mu_mis.sensitivity import Loss, draw_irrelevant, relative_step, scaled_loss
+from expunge.methods.mu_mis.stop import End, Look, published_stop
 from expunge.methods.run import Means, Run
 from expunge.testing import toys
+from expunge.unlearning.door import rehearse
 
 CPU = torch.device("cpu")
 
@@ -47,25 +51,71 @@ def double_rows(train) -> expunge.ForgetTask:
     return expunge.forget_classes((images.double(), labels), {3})
 
 
+def ground_for(model, task, **settings) -> descent.Ground:
+    return descent.ground_of(MuMis(**settings), model, task, run_for(model))
+
+
+def eager(model, x, labels, other):
+    """Means of both squared norms in one plain autograd graph: no chunks, no operators of ours."""
+    x = x.clone().requires_grad_(True)
+    logits = model(x)
+    means = []
+    for classes in (labels, other):
+        picked = logits.gather(1, classes[:, None]).sum()
+        (g,) = torch.autograd.grad(picked, x, create_graph=True)
+        means.append(g.flatten(1).square().sum(1).mean())
+    return means
+
+
+def by_autograd(model, value: Tensor) -> list[Tensor]:
+    found = torch.autograd.grad(value, list(model.parameters()), allow_unused=True)
+    return [
+        torch.zeros_like(p) if g is None else g
+        for p, g in zip(model.parameters(), found, strict=True)
+    ]
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
 def test_chunks_add_up(digits, chunk):
     model, train, _ = digits
     model = copy.deepcopy(model).double()
-    rows = double_rows(train).forget.select(torch.arange(40))
+    task = double_rows(train)
+    rows = task.forget.select(torch.arange(40))
     other = (rows.labels + 1 + torch.arange(40) % 9) % 10
-    parameters = list(model.parameters())
-    whole = accumulated(model, rows, other, parameters, 40, run_for(model))
-    parts = accumulated(model, rows, other, parameters, chunk, run_for(model))
-    for one, two in zip((*whole[0], *whole[1]), (*parts[0], *parts[1]), strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-10)
-    assert parts[2] == pytest.approx(whole[2], rel=1e-12)
-    assert parts[3] == pytest.approx(whole[3], rel=1e-12)
+    whole = descent.accumulated(ground_for(model, task, chunk_size=40), rows, other)
+    parts = descent.accumulated(ground_for(model, task, chunk_size=chunk), rows, other)
+    for name in ("to_target", "to_irrelevant"):
+        for one, two in zip(getattr(whole, name), getattr(parts, name), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-10)
+    assert parts.target == pytest.approx(whole.target, rel=1e-12)
+    assert parts.irrelevant == pytest.approx(whole.irrelevant, rel=1e-12)
+    assert parts.rows == whole.rows == 40
 
 
-def descent(model, task, **settings):
-    method = MuMis(**settings)
-    run = run_for(model)
-    return mu_mis._Descent(method, model, task, run)
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+@pytest.mark.parametrize("cap", [None, 0.5, 2.0])
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_the_gradient_of_the_descent_is_that_of_its_loss(name, cap, chunk):
+    """Chunked sums give what autograd gives of `Loss.value`; `cap` 0.5 is hit, 2.0 is not."""
+    toy = toys.toy(name)
+    model = toy.trained().double().eval()
+    x, y = toy.train.inputs["x"][:23].double(), toy.train.targets[:23]
+    other = (y + 1 + torch.arange(23) % 4) % 5
+    target, irrelevant = eager(model, x, y, other)
+    t, i = float(target.detach()), float(irrelevant.detach())
+    loss = scaled_loss(3.0 * t, i, cap=cap)
+    value = loss.value(target, irrelevant)
+    expected = by_autograd(model, value)
+
+    rows = expunge.forget_classes(None, set(y.tolist()), forget=(x, y)).forget
+    ground = ground_for(model, toy.absent(1), chunk_size=chunk)
+    sums = descent.accumulated(ground, rows, other)
+    assert loss.pays(i) == (cap != 0.5)
+    assert loss.of(sums) == pytest.approx(float(value.detach()), rel=1e-10)
+    assert loss.left(sums) == pytest.approx(1 / 3, rel=1e-10)
+    size = max(float(g.abs().max()) for g in expected)
+    for ours, theirs in zip(loss.gradient(sums), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10 * size)
 
 
 def test_plain_step_is_gradient_descent_on_the_scaled_loss(digits):
@@ -74,44 +124,70 @@ def test_plain_step_is_gradient_descent_on_the_scaled_loss(digits):
     model = copy.deepcopy(model).double()
     task = double_rows(train)
     before = copy.deepcopy(model)
-    state = descent(model, task, rule="plain", step=0.01, cap=None, batch_size=None, panel=50)
+    ground = ground_for(model, task, rule="plain", step=0.01, cap=None, batch_size=None, panel=50)
+    state = descent.begin(ground)
     clone = torch.Generator().manual_seed(0)
-    clone.set_state(state.run.generator.get_state())
+    clone.set_state(ground.run.generator.get_state())
     order = torch.randperm(len(task.forget), generator=clone)
-    other = mu_mis.draw_irrelevant(task.forget.labels, state.kept, clone)
-    state.step()
+    kept = torch.tensor(ground.run.kept)
+    other = draw_irrelevant(task.forget.labels, kept, clone)
+    assert descent.step(ground, state).steps == 1
     x, y = task.forget.batch(order)
-    x = x.requires_grad_(True)
-    logits = before(x)
-    terms = []
-    for classes in (y, other):
-        picked = logits.gather(1, classes[:, None]).sum()
-        (g,) = torch.autograd.grad(picked, x, create_graph=True)
-        terms.append(g.flatten(1).square().sum(1).mean())
-    loss = (terms[0] - terms[1]) / state.scale
-    gradients = torch.autograd.grad(loss, list(before.parameters()), allow_unused=True)
-    for p, old, g in zip(model.parameters(), before.parameters(), gradients, strict=True):
-        expected = old.detach() if g is None else old.detach() - 0.01 * g
-        torch.testing.assert_close(p.detach(), expected, rtol=1e-9, atol=1e-12)
+    target, irrelevant = eager(before, x, y, other)
+    loss = (target - irrelevant) / state.looks[0].target
+    for p, old, g in zip(
+        model.parameters(), before.parameters(), by_autograd(before, loss), strict=True
+    ):
+        torch.testing.assert_close(p.detach(), old.detach() - 0.01 * g, rtol=1e-9, atol=1e-12)
 
 
 def test_relative_step_removes_the_asked_share_to_first_order(digits):
     """⟨∇L, Δw⟩ = −step·T, and a tensor moves in proportion to its own squared norm."""
+    model, _, _ = digits
+    weights = [p.detach().double() for p in model.parameters()]
+    generator = torch.Generator().manual_seed(0)
+    gradient = [torch.randn(w.shape, dtype=w.dtype, generator=generator) for w in weights]
+    moves = relative_step(weights, gradient, share=0.2, left=0.7)
+    slope = sum(float((g * m).sum()) for g, m in zip(gradient, moves, strict=True))
+    assert slope == pytest.approx(-0.2 * 0.7, rel=1e-12)
+    rates = [
+        float(-(m / g).mean() / w.square().sum())
+        for m, g, w in zip(moves, gradient, weights, strict=True)
+    ]
+    assert rates == pytest.approx([rates[0]] * len(rates), rel=1e-9)
+
+
+def test_relative_step_moves_nothing_where_the_gradient_is_zero():
+    weights = [torch.ones(3), torch.zeros(2)]
+    for gradient in ([torch.zeros(3), torch.zeros(2)], [torch.zeros(3), torch.ones(2)]):
+        moves = relative_step(weights, gradient, share=0.2, left=0.7)
+        assert not any(bool(m.any()) for m in moves)
+
+
+def test_a_small_relative_step_lowers_the_target_sensitivity_by_its_share(digits):
+    """The law in the net itself: where the irrelevant term is held, T falls by step·T."""
     model, train, _ = digits
     model = copy.deepcopy(model).double()
-    state = descent(model, double_rows(train), step=0.2, batch_size=None)
-    gradient = [torch.randn_like(p) for p in state.parameters]
-    before = [p.detach().clone() for p in state.parameters]
-    with torch.no_grad():
-        state._move(gradient, 0.7)
-    moved = [p.detach() - b for p, b in zip(state.parameters, before, strict=True)]
-    slope = sum(float((g * m).sum()) for g, m in zip(gradient, moved, strict=True))
-    assert slope == pytest.approx(-0.2 * 0.7, rel=1e-9)
-    rates = [
-        float(-(m / g).mean() / b.square().sum())
-        for m, g, b in zip(moved, gradient, before, strict=True)
-    ]
-    assert rates == pytest.approx([rates[0]] * len(rates), rel=1e-6)
+    ground = ground_for(
+        model, double_rows(train), step=1e-6, cap=1e-9, batch_size=None, panel=1000, check_every=1
+    )
+    before = descent.begin(ground)
+    after = descent.look(ground, descent.step(ground, before).steps)
+    first = before.looks[0].target
+    assert (after.target - first) / first == pytest.approx(-1e-6, rel=1e-2)
+
+
+def test_a_step_gives_a_new_state_and_leaves_the_old_one(digits):
+    model, train, _ = digits
+    ground = ground_for(copy.deepcopy(model), expunge.forget_classes(train, {3}), panel=20)
+    first = descent.begin(ground)
+    kept = [w.clone() for w in first.accepted.weights]
+    second = descent.check(ground, descent.step(ground, first))
+    assert (first.steps, len(first.looks), len(first.queue)) == (0, 1, 0)
+    assert (second.steps, len(second.looks), second.accepted.steps) == (1, 2, 1)
+    assert len(second.queue) == len(ground.task.forget) - ground.method.batch_size
+    for old, given in zip(kept, first.accepted.weights, strict=True):
+        assert torch.equal(old, given)
 
 
 @pytest.mark.parametrize(
@@ -126,18 +202,24 @@ def test_relative_step_removes_the_asked_share_to_first_order(digits):
     ],
 )
 def test_published_rule_on_scripted_traces(trace, fires):
-    assert (published_stop(trace, 1.1) is not None) == fires
+    assert published_stop(trace, 1.1) == fires
 
 
 def script(monkeypatch, seen):
-    """Make `_look` return scripted sights (forget %, tune forget %, tune others %)."""
-    steps = iter(seen)
+    """Make `look` return scripted sights (forget %, tune forget %, tune others %, target)."""
+    looks = iter(seen)
 
-    def look(self):
-        forget, tune_forget, others, target = next(steps)
-        return mu_mis._Seen(self.number, target, 1.0, forget, tune_forget, others)
+    def look(ground, steps):
+        forget, tune_forget, others, target = next(looks)
+        return Look(
+            target=target,
+            irrelevant=1.0,
+            forget=forget,
+            tune_forget=tune_forget,
+            tune_others=others,
+        )
 
-    monkeypatch.setattr(mu_mis._Descent, "_look", look)
+    monkeypatch.setattr(descent, "look", look)
 
 
 def unlearned(digits, **settings):
@@ -170,6 +252,15 @@ def test_refused_states_are_rolled_back_to_the_last_accepted_one(digits, monkeyp
         assert torch.equal(a, b)
 
 
+def test_a_sensitivity_that_is_not_finite_is_rolled_back(digits, monkeypatch):
+    first = (100.0, None, 99.0, 1.0)
+    script(monkeypatch, [first, (60.0, 50.0, 99.0, 0.5), (0.0, 0.0, 99.0, math.inf)])
+    assert unlearned(digits).record.notes[-1] == (
+        "stopped by a sensitivity that is not finite after 2 steps; rolled back 1 to the last "
+        "accepted state"
+    )
+
+
 def test_nothing_accepted_is_a_no_op(digits, monkeypatch):
     bad = (0.0, 0.0, 50.0, 0.1)
     script(monkeypatch, [(100.0, None, 99.0, 1.0), bad, bad, bad])
@@ -177,17 +268,17 @@ def test_nothing_accepted_is_a_no_op(digits, monkeypatch):
 
 
 def test_a_gradient_that_is_not_finite_is_rolled_back(digits, monkeypatch):
-    real = mu_mis.accumulated
+    real = descent.accumulated
     calls = []
 
-    def poisoned(*args) -> tuple[list[Tensor], list[Tensor], float, float]:
+    def poisoned(*args):
         calls.append(1)
-        to_target, to_other, target, irrelevant = real(*args)
+        sums = real(*args)
         if len(calls) == 3:
-            to_target[0][:] = math.nan
-        return to_target, to_other, target, irrelevant
+            sums.to_target[0][:] = math.nan
+        return sums
 
-    monkeypatch.setattr(mu_mis, "accumulated", poisoned)
+    monkeypatch.setattr(descent, "accumulated", poisoned)
     result = unlearned(digits, forget_accuracy=0.0)
     assert "a gradient that is not finite after 2 steps" in result.record.notes[-1]
 
@@ -216,16 +307,16 @@ def test_effect_on_digits(digits, label):
 def test_the_train_mode_variant_fails(monkeypatch):
     """With batch norm in train mode the same steps write buffers: the door must refuse it."""
     toy = toys.toy("cnn")
-    real = mu_mis.accumulated
+    real = descent.accumulated
 
-    def in_train_mode(model, *args):
-        model.train()
+    def in_train_mode(ground, *args):
+        ground.model.train()
         try:
-            return real(model, *args)
+            return real(ground, *args)
         finally:
-            model.eval()
+            ground.model.eval()
 
-    monkeypatch.setattr(mu_mis, "accumulated", in_train_mode)
+    monkeypatch.setattr(descent, "accumulated", in_train_mode)
     with pytest.raises(expunge.ExpungeError, match="to leave buffers alone"):
         expunge.unlearn(toy.trained(), MuMis(most_steps=2), toy.absent(1), seed=0)
 
@@ -233,7 +324,7 @@ def test_the_train_mode_variant_fails(monkeypatch):
 def test_never_pulls_towards_a_class_forgotten_earlier(digits, monkeypatch):
     model, train, holdout = digits
     drawn = []
-    real = mu_mis.draw_irrelevant
+    real = descent.draw_irrelevant
 
     def spy(labels, kept, generator):
         out = real(labels, kept, generator)
@@ -243,7 +334,7 @@ def test_never_pulls_towards_a_class_forgotten_earlier(digits, monkeypatch):
     first = expunge.unlearn(
         model, expunge.MaskClass(), expunge.forget_classes(train, {5}, holdout=holdout), seed=0
     )
-    monkeypatch.setattr(mu_mis, "draw_irrelevant", spy)
+    monkeypatch.setattr(descent, "draw_irrelevant", spy)
     expunge.unlearn(
         first, MuMis(most_steps=5), expunge.forget_classes(train, {3}, holdout=holdout), seed=0
     )
@@ -255,14 +346,26 @@ def test_never_pulls_towards_a_class_forgotten_earlier(digits, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rule": "adam"}, 'Expected `rule` to be "relative" or "plain", got .adam'),
-        ({"stop": "never"}, 'Expected `stop` to be "validated" or "published", got .never'),
-        ({"step": 0.0}, "Expected `step` above 0, got 0.0"),
+        ({"rule": "adam"}, 'Expected `rule` to be "relative" or "plain", got \'adam\''),
+        ({"stop": "never"}, 'Expected `stop` to be "validated" or "published", got \'never\''),
+        ({"step": 0.0}, "Expected `step` to be a number above 0, got 0.0"),
+        ({"step": -1}, "Expected `step` to be a number above 0, got -1"),
+        ({"cap": -1.0}, "Expected `cap` to be a number from 0 or None, got -1.0"),
+        ({"batch_size": 0}, "Expected `batch_size` to be an integer from 1 or None, got 0"),
+        ({"panel": 0.5}, "Expected `panel` to be an integer from 1, got 0.5"),
+        ({"forget_accuracy": 101.0}, "`forget_accuracy` to be a number from 0 and at most 100"),
+        ({"tolerance": -0.1}, "Expected `tolerance` to be a number from 0, got -0.1"),
     ],
 )
-def test_wrong_settings_are_refused_by_name(digits, settings, message):
-    with pytest.raises(InputError, match=message):
-        unlearned(digits, **settings)
+def test_wrong_settings_are_refused_by_name_before_any_copy(settings, message, monkeypatch):
+    def no_copy(_):
+        raise AssertionError("the model was copied")
+
+    toy = toys.toy("mlp")
+    model, task = toy.trained(), toy.absent(1)
+    monkeypatch.setattr(copy, "deepcopy", no_copy)
+    with pytest.raises(InputError, match=re.escape(message)):
+        expunge.unlearn(model, MuMis(**settings), task, seed=0)
 
 
 def test_inputs_without_a_gradient_are_refused():
@@ -277,5 +380,58 @@ def test_inputs_without_a_gradient_are_refused():
 
     x, y = torch.zeros(30, 2, dtype=torch.long), torch.arange(30) % 3
     task = expunge.forget_classes((x, y), {1})
-    with pytest.raises(UnsupportedError, match="Expected inputs in one floating tensor for mu-mis"):
-        expunge.unlearn(Tokens(), MuMis(), task, seed=0)
+    message = "Expected inputs in one floating tensor for mu-mis, got torch.int64"
+    for door in (expunge.unlearn, rehearse):
+        with pytest.raises(UnsupportedError, match=message):
+            door(Tokens(), MuMis(), task, seed=0)
+
+
+def test_named_inputs_are_refused_by_a_dry_run_too():
+    toy = toys.toy("mapping")
+    with pytest.raises(UnsupportedError, match="for mu-mis, got named tensors"):
+        rehearse(toy.trained(), MuMis(), toy.absent(1), seed=0)
+
+
+def test_every_end_is_said_in_words():
+    words = [end.value.format(most_steps=7) for end in End]
+    assert len(set(words)) == len(words)
+    assert End.MOST_STEPS.value.format(most_steps=7) == "the cap of 7 steps"
+    toy = toys.toy("mlp")
+    result = expunge.unlearn(toy.trained(), MuMis(most_steps=1), toy.absent(1), seed=0)
+    assert result.record.notes[-1].startswith("stopped by the cap of 1 steps after 1 steps")
+
+
+def test_the_published_form_is_plain_uncapped_descent_on_the_whole_set(digits):
+    method = MuMis.as_published()
+    assert (method.rule, method.cap, method.stop) == ("plain", None, "published")
+    assert (method.batch_size, method.check_every) == (None, 1)
+    assert Loss(scale=1.0, cap=math.inf) == scaled_loss(1.0, 7.0, cap=method.cap)
+    model, train, holdout = digits
+    task = expunge.forget_classes(train, {3}, holdout=holdout)
+    record = expunge.unlearn(model, method, task, seed=0).record
+    assert "stopped by the published rule" in record.notes[-1]
+    assert "tune_others_accuracy" not in record.log
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        MuMis(most_steps=7, forget_accuracy=0.0, batch_size=10, panel=9),
+        MuMis(most_steps=10, forget_accuracy=0.0, batch_size=None),
+        MuMis(most_steps=3, stop="published", rule="plain", step=1e-6),
+    ],
+    ids=repr,
+)
+def test_it_reads_the_rows_it_says(method):
+    toy = toys.toy("mlp")
+    task = toy.absent(1)
+    record = expunge.unlearn(toy.trained(), method, task, seed=0).record
+    steps = record.cost.gradient_steps
+    assert steps == method.most_steps
+    forget = len(task.forget)
+    tune = record.tune_count if method.stop == "validated" else 0
+    looks = 1 + math.ceil(steps / method.check_every)
+    assert record.cost.samples_touched == (
+        steps * min(method.batch_size or forget, forget)
+        + looks * (min(method.panel, forget) + tune)
+    )

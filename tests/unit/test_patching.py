@@ -57,7 +57,7 @@ def test_no_gate_opens_without_slack():
     assert served | set(left) == set(range(35))
     assert not served & set(left)
     for order in (torch.arange(6), torch.arange(6).flip(0)):  # any order of summation
-        u, c = found.weight[:, order], found.bias
+        u, c = found.u[:, order], found.c
         shut = kept[:, order] @ u.T + c
         assert bool((shut <= 0).all())
         for p, (i, *_rest) in enumerate(found.served):
@@ -71,7 +71,7 @@ def test_equal_content_shares_the_gate_of_the_first():
     records = torch.cat([record, _far(2)[1:], record * (1 + EACH)])
     found = _fit(records, _kept(), twins=Twins(([0, 2], [1]), {}))
     assert found.served == [[0, 2], [1]]
-    assert torch.equal(found.weight[:1], _fit(record, _kept()).weight)
+    assert torch.equal(found.u[:1], _fit(record, _kept()).u)
 
 
 def test_equal_features_share_a_gate_though_the_content_differs():

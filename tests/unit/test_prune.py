@@ -9,15 +9,22 @@ import torch
 from torch import nn
 
 import expunge
-from expunge import Prune, forget_indices, unlearn
+from expunge import Prune, PrunePublished, forget_indices, unlearn
 from expunge.certificate import keygen, sign_run, verify
 from expunge.data.views import as_rows
-from expunge.errors import DataError, InputError, MethodError, UnsupportedError
+from expunge.errors import (
+    ContractError,
+    DataError,
+    InputError,
+    MethodError,
+    ModelError,
+    UnsupportedError,
+)
 from expunge.methods.prune.gates import gate_values
 from expunge.network.heads import find_head
 from expunge.network.passes import logits_of
 from expunge.records import Outcome
-from expunge.testing import ToyData, toy
+from expunge.testing import ToyData, contract_checks, toy
 
 CPU = torch.device("cpu")
 MADE = toy("mlp")
@@ -164,6 +171,28 @@ def test_an_mlp_certificate_verifies_from_the_input(tmp_path):
     assert payload
 
 
+class _Functional(nn.Module):
+    """A plain MLP whose ReLU is no module."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(12, 16), nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.head(self.body(x).relu())
+
+
+def test_a_relu_need_not_be_a_module_for_a_claim_from_the_input(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = _Functional()
+    task = forget_indices(*_flat(), holdout=_flat_holdout())
+    result = unlearn(model, Prune(form="gated"), task, seed=0)
+    assert [layer.op for layer in result.evidence.layers] == ["linear", "relu"]
+    run, key = _signed(result, tmp_path)
+    assert verify(run, trust=key).exit_code == 0
+
+
 def test_a_sequence_proves_every_record_again(tmp_path):
     first = unlearn(CNN.trained(), Prune(form="gated"), CNN.unseen(0, 1, 2), seed=0)
     run, key = _signed(first, tmp_path)
@@ -293,11 +322,11 @@ EVERY_FORM = [
 ]
 
 
-@pytest.mark.parametrize("method", EVERY_FORM, ids=lambda m: f"{m.mode}-{m.form}-{m.spec}")
+@pytest.mark.parametrize("method", EVERY_FORM, ids=repr)
 @pytest.mark.parametrize("rows", [(0,), (0, 11)], ids=["stays", "forgotten too"])
 def test_one_input_with_two_labels_is_refused_in_every_form(method, rows):
     task = MADE.unseen(*rows, train=_with_copies({11: 0}, {}))
-    if method.mode == "as_published" and rows == (0,):
+    if isinstance(method, PrunePublished) and rows == (0,):
         unlearn(MADE.trained(), method, task, seed=0)  # it is not handed what stays
         return
     with pytest.raises(DataError, match="one label for one record, got 0 and 1 for the same input"):
@@ -630,40 +659,54 @@ def test_reduced_precision_inside_the_model_is_refused():
 def test_a_solver_that_gives_up_is_no_witness(monkeypatch):
     from types import SimpleNamespace
 
-    import expunge.methods.prune.gates as gates
+    import expunge.methods.prune.separate as separate
 
-    monkeypatch.setattr(gates, "linprog", lambda *_, **__: SimpleNamespace(x=None))
+    monkeypatch.setattr(separate, "linprog", lambda *_, **__: SimpleNamespace(x=None))
     result = unlearn(MADE.trained(), Prune(form="gated"), MADE.unseen(*CHOSEN), seed=0)
     assert {e.reason for e in result.evidence.entangled} == {"rounding"}
 
 
 def test_a_bound_that_says_nothing_is_refused():
-    with pytest.raises(InputError, match=r"`tolerance` of at most 0\.0625"):
+    with pytest.raises(InputError, match=r"`tolerance` to be a number .* at most 0\.0625"):
         unlearn(MADE.trained(), Prune(tolerance=1.0), MADE.unseen(0), seed=0)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"tolerance": 0.0}, "`tolerance` above 0"),
-        ({"margin": float("nan")}, "`margin` to be a number, got nan"),
-        ({"jitter": -1.0}, "`jitter` from 0"),
-        ({"spec": "wrong"}, '`spec` to be "auto", "unseen" or "mispredict", got .wrong'),
-        ({"form": "loose"}, '`form` to be "auto", "gated" or "merged", got .loose'),
+        ({"tolerance": 0.0}, "`tolerance` to be a number above 0"),
+        ({"margin": float("nan")}, "`margin` to be a number above 0"),
+        ({"jitter": -1.0}, "`jitter` to be a number from 0"),
+        ({"spec": "wrong"}, '`spec` to be "auto", "unseen" or "mispredict"'),
+        ({"form": "loose"}, "`form` to be"),
         ({"form": "merged", "spec": "mispredict"}, "offered for `unseen` only"),
-        ({"tolerance": "a"}, "`tolerance` to be a number, got 'a'"),
-        ({"margin": None}, "`margin` to be a number, got None"),
-        ({"ridge": True}, "`ridge` to be a number, got True"),
-        ({"nearest": 10.5}, r"`nearest` to be an integer, got 10\.5"),
-        ({"clusters": 1.5}, "`clusters` to be an integer, got 1"),
-        ({"rounds": 0}, "`rounds` above 0, got 0"),
-        ({"share": 1.5}, r"`share` of at most 1, got 1\.5"),
+        ({"tolerance": "a"}, "`tolerance` to be a number above 0 .*, got 'a'"),
+        ({"margin": None}, "`margin` to be a number above 0, got None"),
+        ({"ridge": True}, "`ridge` to be a number from 0, got True"),
+        ({"nearest": 10.5}, r"`nearest` to be an integer from 1, got 10\.5"),
         ({"spec": ["unseen"]}, "`spec` to be"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(change, words):
     with pytest.raises(InputError, match=words):
         unlearn(MADE.trained(), Prune(**change), MADE.unseen(0), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"share": 0.0}, "`share` to be a number above 0 and at most 1"),
+        ({"share": 1.5}, r"`share` to be a number above 0 and at most 1, got 1\.5"),
+        ({"clusters": 0}, "`clusters` to be an integer from 1, got 0"),
+        ({"clusters": 1.5}, "`clusters` to be an integer from 1"),
+        ({"rounds": 0}, "`rounds` to be an integer from 1, got 0"),
+        ({"sharpness": float("inf")}, "`sharpness` to be a number above 0, got inf"),
+        ({"margin": 0.0}, "`margin` to be a number above 0"),
+    ],
+)
+def test_settings_of_the_published_form_without_a_meaning_are_refused(change, words):
+    with pytest.raises(InputError, match=words):
+        unlearn(MADE.trained(), PrunePublished(**change), MADE.unseen(0), seed=0)
 
 
 def test_features_that_are_not_finite_are_refused():
@@ -706,8 +749,32 @@ def test_published_mode_refuses_heads_that_other_modes_edited():
 
 
 def test_published_mode_needs_no_holdout_and_no_training_data():
-    assert Prune.as_published().needs_for("records") == frozenset({"forget"})
+    assert Prune.as_published() == PrunePublished()
+    for scope in ("records", "classes"):
+        assert PrunePublished().needs_for(scope) == frozenset({"forget"})
     assert Prune().needs_for("classes") == frozenset({"forget", "head"})
+
+
+def test_published_mode_serves_mlps_and_says_what_it_does_not_keep():
+    """All other promises are checked on the plain MLP, in `tests/contract`."""
+    checks = {check.name: check for check in contract_checks(PrunePublished.small())}
+    served = {"cnn_served", "cnn_served_on_records"}
+    assert set(PrunePublished.info.expected_failures) == {*served, "class_forgotten"}
+    for name in served:
+        with pytest.raises(ContractError, match=r"refuses the toy 'cnn': .* got Conv2d"):
+            checks[name]()
+    with pytest.raises(ContractError, match="the class is still recognised"):
+        checks["class_forgotten"]()
+
+
+def test_published_mode_refuses_other_networks_before_any_copy(monkeypatch):
+    mapping = toy("mapping")
+    convolutional, named = CNN.trained(), mapping.trained()
+    monkeypatch.setattr("copy.deepcopy", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(ModelError, match="got Conv2d at 'conv'"):
+        unlearn(convolutional, PrunePublished(), CNN.unseen(0), seed=0)
+    with pytest.raises(UnsupportedError, match="one input tensor a row for prune-published"):
+        unlearn(named, PrunePublished(), mapping.unseen(0), seed=0)
 
 
 def test_statistics_survive_a_patch_of_the_head():

@@ -689,7 +689,7 @@ def test_training_settings_out_of_range_are_refused(name, value):
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (expunge.MaskClass(margin=-1.0), "Expected `margin` above 0"),
+        (expunge.MaskClass(margin=-1.0), "Expected `margin` to be a number above 0"),
         (expunge.NaivePrototypeSurgery(ridge=-1.0), "Expected `ridge` to be a number from 0"),
         (expunge.PrototypeSurgery(ridge=-1.0), "Expected `ridge` to be a number from 0"),
     ],

@@ -1,8 +1,10 @@
 """What binds a certificate to bytes: digests of tensors, commitments to rows, a Merkle root.
 
-Everything is SHA-256 in lower-case hex, over bytes that start with a domain prefix of their own,
-so that no digest of one kind can pass for one of another. The safetensors container is parsed
-here, strictly: a checker must know that no byte of the file escapes its digests.
+Everything is SHA-256 in lower-case hex. Tensors and commitments start with a domain prefix of
+their own, leaves of the Merkle tree with byte 0 and its nodes with byte 1, so that no digest of one
+kind can pass for one of another; the root over no rows is the digest of nothing. The safetensors
+container is parsed here, strictly: a checker must know that no byte of the file escapes its
+digests.
 """
 
 from __future__ import annotations

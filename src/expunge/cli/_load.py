@@ -18,6 +18,7 @@ from expunge.cli._imports import imported
 from expunge.cli._job import Job, checked_fields, nearest
 from expunge.data.rows import Rows
 from expunge.errors import JobError, ModelError
+from expunge.methods.legacy import current
 from expunge.network.passes import logits_of
 from expunge.network.weights import build, load_weights, read_weights
 from expunge.records import Limits
@@ -98,11 +99,12 @@ def method_of(job: Job, name: str | None) -> expunge.Method:
     wanted = name or own
     if wanted is None:
         raise JobError("Expected a table [method] with a name, got none. See `expunge methods`.")
+    today, settings = current(wanted, table if wanted == own else {})
     by_name = {m.info.name: m for m in expunge.METHODS}
-    if wanted not in by_name:
-        raise JobError(f"Expected the name of a method, got {wanted!r}. {nearest(wanted, by_name)}")
-    kind = by_name[wanted]
-    return kind(**checked_fields(kind, table if wanted == own else {}, "method"))
+    if today not in by_name:
+        raise JobError(f"Expected the name of a method, got {today!r}. {nearest(today, by_name)}")
+    kind = by_name[today]
+    return kind(**checked_fields(kind, settings, "method"))
 
 
 def limits_of(job: Job) -> Limits:

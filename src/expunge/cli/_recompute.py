@@ -57,7 +57,7 @@ def _found(run: Path, path: Path) -> tuple[float, str | None]:
     from expunge.cli._job import read_job
     from expunge.cli._load import factory_of
     from expunge.cli._request import rows_of
-    from expunge.methods.prune.evidence import seen
+    from expunge.methods.prune.scene import seen
     from expunge.network.heads import find_head
     from expunge.results.forgotten import never_forgotten
 

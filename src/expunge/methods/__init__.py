@@ -10,6 +10,7 @@ from expunge.methods.prototypes.least_squares_removal import LeastSquaresRemoval
 from expunge.methods.prototypes.naive_prototype_surgery import NaivePrototypeSurgery
 from expunge.methods.prototypes.prototype_surgery import PrototypeSurgery
 from expunge.methods.prune.method import Prune
+from expunge.methods.prune.published.method import PrunePublished
 from expunge.methods.retrain import Retrain
 from expunge.methods.run import Run
 
@@ -25,6 +26,7 @@ __all__ = [
     "Progress",
     "PrototypeSurgery",
     "Prune",
+    "PrunePublished",
     "Retrain",
     "Run",
 ]
@@ -38,4 +40,5 @@ METHODS: tuple[type[Method], ...] = (
     LeastSquaresRemoval,
     MuMis,
     Prune,
+    PrunePublished,
 )

@@ -8,21 +8,25 @@ Equation: w_c ← 0, b_c ← z_min − 10·(z_max − z_min), over the logits z 
 mask that output-level evaluations must beat, e.g. "An Illusion of Unlearning?", arXiv 2604.08271.
 What we do differently: the bias is finite and scaled to the model instead of −∞ or −10⁴, so that
 half precision and later edits stay possible.
+
+This module is read where torch is not installed: what works with it is imported when it works.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
-from torch import nn
-
-from expunge.errors import InputError, UnsupportedError
-from expunge.methods.base import Method
-from expunge.methods.run import Run
-from expunge.network.heads import head_matrix, set_head_matrix
+from expunge.errors import UnsupportedError
+from expunge.methods.base import Before, Method
 from expunge.records import MethodInfo, Paper
-from expunge.task import ForgetTask
+from expunge.settings import Positive
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from expunge.methods.run import Run
+    from expunge.task import ForgetTask
 
 __all__ = ["MaskClass"]
 
@@ -32,7 +36,7 @@ __all__ = ["MaskClass"]
 class MaskClass(Method):
     """Set the class's row to zero and its bias `margin` logit ranges below every logit seen."""
 
-    margin: float = 10.0
+    margin: Positive = 10.0
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="mask-class",
@@ -51,18 +55,22 @@ class MaskClass(Method):
         cost="one pass over the forget set",
     )
 
-    def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
-        """Mask the rows of the forgotten classes."""
-        if not self.margin > 0:
-            raise InputError(f"Expected `margin` above 0, got {self.margin}.")
-        head = run.needed_head
-        if not head.has_bias:
+    def refuse(self, model: nn.Module, task: ForgetTask, before: Before) -> None:
+        """Refuse a head without a bias: there is nothing to lower."""
+        head = before.head
+        if head is not None and not head.has_bias:
             raise UnsupportedError(
                 f"Expected a head with a bias for MaskClass, got {head.name!r} without one. Give "
                 "the layer a zero bias, or use another method."
             )
+
+    def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
+        """Mask the rows of the forgotten classes."""
+        from expunge.network.heads import head_matrix, set_head_matrix
+
+        head = run.needed_head
         # Outputs masked by earlier requests are left out, or the range would grow with each one.
-        seen = run.logits(model, task.forget)[:, sorted({*run.kept, *task.classes})]
+        seen = run.logits_before()[:, sorted({*run.kept, *task.classes})]
         low, high = float(seen.min()), float(seen.max())
         matrix = head_matrix(model, head)
         for label in sorted(task.classes):

@@ -8,21 +8,24 @@ Equation: w' = fit(factory(), D∖F). Reference: the definition of exact unlearn
 "Towards Making Systems Forget with Machine Unlearning", IEEE S&P 2015. What we do differently from
 common code: some released "retrain" baselines re-initialise only the last layer of the trained
 model; ours never does.
+
+This module is read where torch is not installed: what works with it is imported when it works.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
-from torch import nn
-
-from expunge.errors import UnsupportedError
 from expunge.methods.base import Method
-from expunge.methods.run import Run
 from expunge.records import MethodInfo, Paper
-from expunge.task import ForgetTask
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from expunge.methods.run import Run
+    from expunge.task import ForgetTask
 
 __all__ = ["Retrain"]
 
@@ -49,13 +52,14 @@ class Retrain(Method):
         changes_buffers=True,
         stochastic=True,
         cost="a whole training run",
+        reads="what `fit` passes over the rows that stay: its epochs",
     )
 
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Return a model made by `factory()` and trained by `fit` on the retain set."""
-        if task.training is None or task.retain is None:
-            raise UnsupportedError("Expected `training` and training data for Retrain, got none.")
+        assert task.training is not None
+        assert task.retain is not None
         # a copy: a factory that gives one and the same module must not have it trained in place
         fresh = copy.deepcopy(task.training.factory()).to(run.device)
-        run.samples_touched += len(task.retain)
+        run.touched(len(task.retain))
         return task.training.fit(fresh, task.retain, generator=run.generator, device=run.device)

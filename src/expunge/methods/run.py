@@ -62,7 +62,7 @@ class Log:
 
 
 @final
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
     """What the door hands to a method: means, randomness, batching and the log.
 
@@ -100,6 +100,11 @@ class Run:
         """The weights before training, where they were kept."""
         return self.means.initial
 
+    @property
+    def head(self) -> Head | None:
+        """The final linear layer, where the door has found one."""
+        return self.before.head
+
     def log(self, name: str, value: float) -> None:
         """Append a scalar to the record's log."""
         self.record.scalars.setdefault(name, []).append(float(value))
@@ -128,54 +133,6 @@ class Run:
     def prove(self, evidence: Evidence | None) -> None:
         """Hand in what a certificate of all requests so far is written from."""
         self.record.evidence = evidence
-
-    # --- spellings of before, until the families use the verbs above ------------------------------
-
-    @property
-    def head(self) -> Head | None:
-        """The head."""
-        return self.before.head
-
-    @property
-    def predecessor(self) -> str | None:
-        """The digest of the certificate before."""
-        return self.before.predecessor
-
-    @property
-    def evidence(self) -> Evidence | None:
-        """Evidence so far."""
-        return self.record.evidence or self.before.evidence
-
-    @evidence.setter
-    def evidence(self, value: Evidence | None) -> None:
-        self.record.evidence = value
-
-    @property
-    def structure(self) -> Structure | None:
-        """The structure."""
-        return self.record.structure
-
-    @structure.setter
-    def structure(self, value: Structure | None) -> None:
-        self.record.structure = value
-
-    @property
-    def samples_touched(self) -> int:
-        """Rows read."""
-        return self.record.samples_touched
-
-    @samples_touched.setter
-    def samples_touched(self, value: int) -> None:
-        self.record.samples_touched = value
-
-    @property
-    def gradient_steps(self) -> int:
-        """Steps."""
-        return self.record.gradient_steps
-
-    @gradient_steps.setter
-    def gradient_steps(self, value: int) -> None:
-        self.record.gradient_steps = value
 
     def batches(self, rows: Rows, *, size: int | None = None) -> Iterator[tuple[Inputs, Tensor]]:
         """Batches in stored order, on the run's device."""
@@ -230,15 +187,14 @@ class Run:
     @property
     def needed_head(self) -> Head:
         """The head, for methods that declare the need; the door has found it by then."""
-        if self.before.head is None:
+        if self.head is None:
             raise UnsupportedError(
                 "Expected a method that uses the head to declare `head` in `info.needs`."
             )
-        return self.before.head
+        return self.head
 
-    @property
-    def needed_logits(self) -> Float[Tensor, "forget classes"]:
+    def logits_before(self) -> Float[Tensor, "forget classes"]:
         """Logits of the forget rows by the model as it was given; the door has read them."""
-        if self.forget_logits is None:
-            raise UnsupportedError("Expected a run made by `unlearn`, got one without logits.")
+        assert self.forget_logits is not None, "the door reads them before it makes a run"
+        self.touched(len(self.forget_logits))
         return self.forget_logits

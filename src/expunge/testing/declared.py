@@ -14,7 +14,6 @@ from expunge.methods.base import Method
 from expunge.records import Aim, Claim, Need, Scope, Structure, to_json
 from expunge.testing.check import require
 from expunge.testing.shared import Subject
-from expunge.testing.toys import toy
 
 __all__ = ["frozen", "info_complete", "named", "record_complete", "value_is_frozen"]
 
@@ -87,7 +86,7 @@ def value_is_frozen(subject: Subject) -> None:
 def record_complete(subject: Subject) -> None:
     """The record names the method, every setting and the costs, and can be written as JSON."""
     info = subject.info
-    record = subject.run(toy("cnn"), seed=3).record
+    record = subject.run(subject.toy(), seed=3).record
     written = json.loads(to_json(record))
     fields = {f.name for f in dataclasses.fields(subject.method)}  # type: ignore[arg-type]
     subject.require(set(written["settings"]) == fields, "the record lacks some settings")

@@ -24,6 +24,7 @@ from expunge.testing.randomness import (
 )
 from expunge.testing.refusals import (
     bad_requests_refused,
+    cnn_served,
     dict_rows_served_or_refused,
     unsupported_refused,
 )
@@ -52,6 +53,7 @@ _ONCE: tuple[_Promise, ...] = (
 """Checked once a method, whatever it serves."""
 
 _EACH: tuple[_Promise, ...] = (
+    cnn_served,
     original_untouched,
     no_hooks_left,
     clean_after_an_exception,

@@ -20,7 +20,7 @@ __all__ = ["missing_needs_refused", "retain_never_read"]
 
 def retain_never_read(subject: Subject) -> None:
     """`retain` is not needed for this request: rows that raise on access make no difference."""
-    made = toy("cnn")
+    made = subject.toy()
     forget = {int(i) for i in subject.request(made).forget.ids}
 
     def guard(position: int) -> None:

@@ -8,14 +8,13 @@ import numpy as np
 import torch
 
 from expunge.testing.shared import Subject, global_state
-from expunge.testing.toys import toy
 
 __all__ = ["global_randomness_untouched", "same_seed_same_bytes", "seed_without_effect"]
 
 
 def same_seed_same_bytes(subject: Subject) -> None:
     """The seed alone decides: same bytes whatever the global random state was."""
-    made = toy("cnn")
+    made = subject.toy()
     digests = set()
     for start in (1, 2):
         torch.manual_seed(start)
@@ -27,12 +26,12 @@ def same_seed_same_bytes(subject: Subject) -> None:
 
 def seed_without_effect(subject: Subject) -> None:
     """Not declared `stochastic`: every seed gives the same bytes."""
-    digests = {subject.run(toy("cnn"), seed=seed).record.digest_after for seed in (1, 2)}
+    digests = {subject.run(subject.toy(), seed=seed).record.digest_after for seed in (1, 2)}
     subject.require(len(digests) == 1, "the seed matters, but `info.stochastic` is not declared")
 
 
 def global_randomness_untouched(subject: Subject) -> None:
     """The generators of torch, numpy and random are where they were."""
     before = global_state()
-    subject.run(toy("cnn"))
+    subject.run(subject.toy())
     subject.require(global_state() == before, "global random state moved")

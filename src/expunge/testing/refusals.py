@@ -15,6 +15,7 @@ from expunge.unlearning.door import unlearn
 
 __all__ = [
     "bad_requests_refused",
+    "cnn_served",
     "dict_rows_served_or_refused",
     "refused_unedited",
     "unsupported_refused",
@@ -62,10 +63,19 @@ def unsupported_refused(subject: Subject) -> None:
             refused_unedited(subject, repr(aim), served)
 
 
+def cnn_served(subject: Subject) -> None:
+    """A convolutional net with batch norm is served.
+
+    A method that refuses it declares that, and is checked on the plain ReLU MLP instead.
+    """
+    refused = subject.refusal(toy("cnn"))
+    subject.require(refused is None, f"refuses the toy 'cnn': {refused}")
+
+
 def dict_rows_served_or_refused(subject: Subject) -> None:
     """Dict rows and outputs with `.logits` work like tensors, or are refused by name."""
     try:
-        result = subject.run(toy("mapping"))
+        result = subject.tried(toy("mapping"))
     except UnsupportedError as error:
         said = subject.info.name in str(error)
         subject.require(said, f"the refusal names no method: {error}")

@@ -18,7 +18,6 @@ from expunge.runs.saving import save_run
 from expunge.runtime.randomness import isolated
 from expunge.testing.check import CPU
 from expunge.testing.shared import Subject
-from expunge.testing.toys import toy
 
 __all__ = ["check_saved_runs", "saved_run_reloads"]
 
@@ -35,8 +34,8 @@ from expunge.network.passes import logits_of
 from expunge.runs import load_run
 from expunge.testing.toys import toy
 
-made = toy("cnn")
-for path in sys.argv[2:]:
+for name, path in zip(sys.argv[2::2], sys.argv[3::2]):
+    made = toy(name)
     model = load_run(path, factory=made.factory).model
     logits = logits_of(model, as_rows(made.holdout), batch_size=64, device=torch.device("cpu"))
     numpy.save(path + ".npy", logits.numpy())
@@ -58,14 +57,15 @@ def check_saved_runs(methods: Sequence[Method]) -> None:
 
 
 def _reload(subjects: Sequence[Subject]) -> None:
-    made = toy("cnn")
+    made = [subject.toy() for subject in subjects]
     with tempfile.TemporaryDirectory() as folder, isolated(0, CPU):
-        results = [subject.run(made) for subject in subjects]
+        results = [subject.run(own) for subject, own in zip(subjects, made, strict=True)]
         paths = [Path(folder) / f"run-{number}" for number in range(len(results))]
         for result, path in zip(results, paths, strict=True):
             save_run(result, path)
+        named = [text for own, path in zip(made, paths, strict=True) for text in (own.name, path)]
         done = subprocess.run(  # noqa: S603
-            [sys.executable, "-c", _RELOAD, str(torch.get_num_threads()), *map(str, paths)],
+            [sys.executable, "-c", _RELOAD, str(torch.get_num_threads()), *map(str, named)],
             capture_output=True,
             text=True,
             check=False,
@@ -74,9 +74,9 @@ def _reload(subjects: Sequence[Subject]) -> None:
         for number, subject in enumerate(subjects):
             loaded = number < len(digests)
             subject.require(loaded, f"the run does not load: {done.stderr[-800:]}")
-        for subject, result, path, digest in zip(subjects, results, paths, digests, strict=True):
-            rows = as_rows(made.holdout)
+            rows, result = as_rows(made[number].holdout), results[number]
             own = logits_of(result.model, rows, batch_size=64, device=CPU)
-            same = torch.equal(torch.from_numpy(np.load(f"{path}.npy")), own)
-            subject.require(digest == result.record.digest_after, "the loaded weights differ")
+            same = torch.equal(torch.from_numpy(np.load(f"{paths[number]}.npy")), own)
+            digest = result.record.digest_after
+            subject.require(digests[number] == digest, "the loaded weights differ")
             subject.require(same, "the loaded model gives other logits")

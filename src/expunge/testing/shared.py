@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from expunge.errors import ContractError, ModelError, UnsupportedError
 from expunge.methods.base import Method
 from expunge.network.state import Layout, digest_of, hook_count, layout_of, state_of
 from expunge.records import MethodInfo, Need, Scope
@@ -20,13 +21,24 @@ from expunge.runtime.randomness import isolated
 from expunge.statistics.features import FeatureStatistics
 from expunge.task import ForgetTask
 from expunge.testing.check import CPU, require
-from expunge.testing.toys import Toy, ToyData
-from expunge.unlearning.door import unlearn
+from expunge.testing.toys import Toy, ToyData, toy
+from expunge.unlearning.door import rehearse, unlearn
 
-__all__ = ["GONE", "NEXT", "Snapshot", "Subject", "content", "copies_of", "global_state"]
+__all__ = [
+    "GONE",
+    "NEXT",
+    "Snapshot",
+    "Subject",
+    "content",
+    "copies_of",
+    "global_state",
+]
 
 GONE, NEXT = 3, 1
 """The classes that the toy requests forget, in this order."""
+
+_REFUSALS = (UnsupportedError, ModelError)
+"""How a method says that it does not serve a request or a model."""
 
 
 @final
@@ -66,7 +78,39 @@ class Subject:
             return made.absent(GONE, statistics=statistics)
         return made.unseen(*range(0, 40, 5), statistics=statistics)
 
+    def toy(self) -> Toy:
+        """The toy to check on: the net with batch norm, or the plain MLP where that is refused."""
+        return toy("cnn") if self.refusal(toy("cnn")) is None else toy("mlp")
+
+    def refusal(self, made: Toy) -> str | None:
+        """What is said where the method does not serve a toy, before any edit; None where it does.
+
+        Other errors are no refusal: the checks will meet them.
+        """
+        try:
+            rehearse(made.untidy(), self.method, self.request(made), seed=0)
+        except _REFUSALS as error:
+            return str(error)
+        except Exception:  # noqa: BLE001  somebody else's code may raise anything
+            return None
+        return None
+
     def run(
+        self,
+        made: Toy,
+        model: nn.Module | Unlearned | None = None,
+        *,
+        task: ForgetTask | None = None,
+        seed: int = 0,
+    ) -> Unlearned:
+        """What `tried` returns; raises ContractError where the method refuses."""
+        try:
+            return self.tried(made, model, task=task, seed=seed)
+        except _REFUSALS as error:
+            text = f"Method {self.info.name!r}: refuses the toy {made.name!r}: {error}"
+            raise ContractError(text) from error
+
+    def tried(
         self,
         made: Toy,
         model: nn.Module | Unlearned | None = None,

@@ -26,7 +26,7 @@ __all__ = [
 
 def original_untouched(subject: Subject) -> None:
     """The given model and the data are bit-identical afterwards, gradients included."""
-    made = toy("cnn")
+    made = subject.toy()
     model = made.untidy()
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -40,8 +40,7 @@ def original_untouched(subject: Subject) -> None:
 
 def layout_kept(subject: Subject) -> None:
     """Names, shapes, dtypes, device, modes and `requires_grad` are those of the given model."""
-    for name, dtype in (("cnn", torch.float32), ("mlp", torch.float64)):
-        plain = toy(name)
+    for plain, dtype in ((subject.toy(), torch.float32), (toy("mlp"), torch.float64)):
         train, holdout = (
             ToyData({k: v.to(dtype) for k, v in data.inputs.items()}, data.targets)
             for data in (plain.train, plain.holdout)
@@ -55,7 +54,7 @@ def layout_kept(subject: Subject) -> None:
         for field in dataclasses.fields(old):
             subject.require(
                 getattr(old, field.name) == getattr(new, field.name),
-                f"expected the {field.name} of the model to stay (toy {name}, {dtype})",
+                f"expected the {field.name} of the model to stay (toy {made.name}, {dtype})",
             )
 
 
@@ -65,7 +64,7 @@ def _cast(factory: Callable[[], nn.Module], dtype: torch.dtype) -> Callable[[], 
 
 def buffers_unchanged(subject: Subject) -> None:
     """Buffers are bit-equal, since `info.changes_buffers` is not declared."""
-    made = toy("cnn")
+    made = subject.toy()
     result = subject.run(made, made.trained().train())
     old, new = dict(made.trained().named_buffers()), dict(result.model.named_buffers())
     shared = {name: tensor for name, tensor in new.items() if name in old}  # a patch has its own
@@ -75,7 +74,7 @@ def buffers_unchanged(subject: Subject) -> None:
 
 def no_hooks_left(subject: Subject) -> None:
     """No hook is left on the result; hooks of the user's own stay where they were."""
-    made = toy("cnn")
+    made = subject.toy()
     model = made.untidy()
     handle = model.register_forward_hook(lambda *_: None)
     result = subject.run(made, model)
@@ -122,13 +121,13 @@ def _failing(reads: int) -> Callable[[int], None]:
 
 def weights_finite(subject: Subject) -> None:
     """All weights and buffers are finite."""
-    bad = not_finite(state_of(subject.run(toy("cnn")).model))
+    bad = not_finite(state_of(subject.run(subject.toy()).model))
     subject.require(not bad, f"NaN or infinity in {bad[:1]}")
 
 
 def gradients_cleared(subject: Subject) -> None:
     """No parameter of the result carries a gradient, also where the given model's did."""
-    made = toy("cnn")
+    made = subject.toy()
     model = made.untidy()
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)

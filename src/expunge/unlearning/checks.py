@@ -177,7 +177,7 @@ def _found(
         if edits_head:
             raise UnsupportedError(
                 f"Expected a plain linear head for {method.info.name!r}, got a model patched "
-                "on linear regions (prune as published). Go on with that, or retrain."
+                "on linear regions. Go on with `prune-published`, or retrain."
             )
         return Found(None, _count_classes(model, inputs, "forget"))
     if not edits_head:

@@ -1,4 +1,4 @@
-"""From features to gates that are proven shut and open, to targets, and to the evidence of both.
+"""From features to gates that are proven shut and open: closed form first, then linear programs.
 
 What the method PRUNE needs between pure mathematics and the model: gates are accepted only with
 slack above the rounding error of any float32 evaluation, so that the checker will accept them too.
@@ -6,9 +6,10 @@ slack above the rounding error of any float32 evaluation, so that the checker wi
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
@@ -16,19 +17,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expunge.methods.prune.gates import (
-    Hull,
+    Whitening,
     best_scores,
     directions,
     opened_between,
-    separate,
     whiten,
 )
+from expunge.methods.prune.separate import Hull, separate
 from expunge.methods.prune.twins import Twins
 
-__all__ = ["Entangled", "Fitted", "Reason", "fit_gates", "unproven"]
+__all__ = ["Entangled", "Fitted", "Reason", "fit_gates"]
 
 _UNIT = 2.0**-24
 _LOOSE = 2.0**-13
+_PROGRAMS = "separating records by linear programs"
 Reason = Literal["identical", "hull", "rounding"]
 
 
@@ -45,21 +47,51 @@ class Entangled:
 
 
 @final
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Fitted:
-    """Gates U (P, d) and c (P,) in the head's dtype, and which forget rows each one serves.
+    """Gates `u` (P, d) and `c` (P,) in float32, and which forget rows each one serves.
 
     `served[p]` are the positions of the records of gate p (several only where their content or
     their features are equal). `by_program` counts the gates that the linear program found, in
     `program_seconds`.
     """
 
-    weight: Float[Tensor, "gates features"]
-    bias: Float[Tensor, " gates"]
-    served: list[list[int]] = field(default_factory=list)
-    entangled: list[Entangled] = field(default_factory=list)
-    by_program: int = 0
-    program_seconds: float = 0.0
+    u: Float[Tensor, "gates features"]
+    c: Float[Tensor, " gates"]
+    served: list[list[int]]
+    entangled: list[Entangled]
+    by_program: int
+    program_seconds: float
+
+    def without(self, gates: Sequence[int]) -> Fitted:
+        """The others; the records of these are entangled, by nothing but rounding."""
+        stay = [p for p in range(len(self.served)) if p not in set(gates)]
+        return dataclasses.replace(
+            self,
+            u=self.u[stay],
+            c=self.c[stay],
+            served=[self.served[p] for p in stay],
+            entangled=[*self.entangled, *(e for p in gates for e in _unproven(self.served[p]))],
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ground:
+    """Rows on which every gate must be shut, and the largest size of each of their features."""
+
+    rows: Float[Tensor, "rows features"]
+    reach: Float[Tensor, " features"]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Gates:
+    """Gates rounded to float32, and whether each is open and shut beyond any rounding error."""
+
+    u: Float[Tensor, "gates features"]
+    c: Float[Tensor, " gates"]
+    proven: list[bool]
 
 
 def fit_gates(
@@ -78,70 +110,99 @@ def fit_gates(
     Gates are shut on what is kept and on `past`, the records of earlier requests. Records of equal
     content or equal features share a gate; a record that is also among what is kept gets none.
     """
-    found = Fitted(torch.zeros(0, records.shape[1]), torch.zeros(0))
-    groups, found.entangled = _groups(records, labels, kept, twins)
+    groups, lost = _groups(records, labels, kept, twins)
+    z = records[torch.tensor([g[0] for g in groups], dtype=torch.int64)].double()
     if not groups:
-        return found
-    retained = torch.cat([kept, past]) if len(past) else kept
-    z = records[torch.tensor([g[0] for g in groups])].double()
-    reach = retained.abs().amax(0).double()
-    white = whiten(retained, ridge)
-    u = directions(white, z)
-    best = best_scores(u, retained)
-    weight, bias, good = _proven(u, (u * z).sum(1), best, z, retained, reach)
-    chosen = {p: (weight[p], bias[p]) for p in range(len(groups)) if good[p]}
-    hard = [p for p in range(len(groups)) if not good[p]]
+        return _chosen({}, z, groups, lost)
+    shut_on = torch.cat([kept, past]) if len(past) else kept
+    ground = _Ground(shut_on, shut_on.abs().amax(0).double())
+    white = whiten(ground.rows, ridge)
+    closed = _sized(directions(white, z), z, ground)
+    hard = [p for p, proven in enumerate(closed.proven) if not proven]
     began = time.perf_counter()
-    whitened = white(retained) if hard else retained[:0].double()
+    programs = _by_program(white, z, hard, ground, nearest, report)
+    seconds = time.perf_counter() - began if hard else 0.0
+    easy = {p: (closed.u[p], closed.c[p]) for p, good in enumerate(closed.proven) if good}
+    late = {
+        p: (answer.u[0], answer.c[0])
+        for p, answer in programs.items()
+        if isinstance(answer, _Gates) and answer.proven[0]
+    }
+    hulls = [
+        entry
+        for p, answer in programs.items()
+        if p not in late
+        for entry in _entangled(
+            groups[p], answer if isinstance(answer, Hull) else None, records, kept
+        )
+    ]
+    gates = easy | late
+    found = _chosen(gates, z, groups, lost + hulls, by_program=len(late), seconds=seconds)
+    return _without_overlaps(found, z, z[torch.tensor(sorted(gates), dtype=torch.int64)], ground)
+
+
+def _chosen(
+    gates: dict[int, tuple[Tensor, Tensor]],
+    z: Tensor,
+    groups: list[list[int]],
+    lost: list[Entangled],
+    *,
+    by_program: int = 0,
+    seconds: float = 0.0,
+) -> Fitted:
+    """The gates in the order of their records."""
+    order = sorted(gates)
+    return Fitted(
+        u=torch.stack([gates[p][0] for p in order]) if order else torch.zeros(0, z.shape[1]),
+        c=torch.stack([gates[p][1] for p in order]) if order else torch.zeros(0),
+        served=[groups[p] for p in order],
+        entangled=lost,
+        by_program=by_program,
+        program_seconds=seconds,
+    )
+
+
+def _by_program(
+    white: Whitening,
+    z: Float[Tensor, "gates features"],
+    hard: Sequence[int],
+    ground: _Ground,
+    nearest: int,
+    report: Callable[[str, int, int], None],
+) -> dict[int, _Gates | Hull]:
+    """A gate by linear program for each of the records at `hard`, or the hull that forbids it."""
+    found: dict[int, _Gates | Hull] = {}
+    if not hard:
+        return found
+    whitened = white(ground.rows)
     squares = whitened.square().sum(1)
     for done, p in enumerate(hard):
-        report("separating records by linear programs", done, len(hard))
-        answer = separate(white, white(z[p][None])[0], whitened, squares, first=nearest)
-        if isinstance(answer, Hull):
-            found.entangled += _entangled(groups[p], answer, records, kept)
-            continue
-        v = answer[None]
-        w, c, ok = _proven(
-            v, (v * z[p]).sum(1), best_scores(v, retained), z[p][None], retained, reach
-        )
-        if not ok[0]:
-            found.entangled += _entangled(groups[p], None, records, kept)
-            continue
-        chosen[p] = (w[0], c[0])
-        found.by_program += 1
-    if hard:
-        report("separating records by linear programs", len(hard), len(hard))
-        found.program_seconds = time.perf_counter() - began
-    if chosen:
-        order = sorted(chosen)
-        found.weight = torch.stack([chosen[p][0] for p in order])
-        found.bias = torch.stack([chosen[p][1] for p in order])
-        found.served = [groups[p] for p in order]
-        _narrow_overlaps(found, z, z[torch.tensor(order)], retained, reach)
+        report(_PROGRAMS, done, len(hard))
+        v = separate(white, white(z[p][None])[0], whitened, squares, first=nearest)
+        found[p] = v if isinstance(v, Hull) else _sized(v[None], z[p][None], ground)
+    report(_PROGRAMS, len(hard), len(hard))
     return found
 
 
-def _narrow_overlaps(
-    found: Fitted, z: Tensor, own_rows: Tensor, retained: Tensor, reach: Tensor
-) -> None:
+def _without_overlaps(found: Fitted, z: Tensor, own_rows: Tensor, ground: _Ground) -> Fitted:
     """Raise the thresholds of gates that open on other forget rows, where the proof allows it."""
-    u = found.weight.double()
-    scores = z @ u.T
-    own = (own_rows * u).sum(1)
+    v = found.u.double()
+    scores = z @ v.T
+    own = (own_rows * v).sum(1)
     other = torch.where(scores < own[None] - 1e-9, scores, -torch.inf).amax(0)
-    touching = (other + found.bias.double() > 0).nonzero().flatten()
+    touching = (other + found.c.double() > 0).nonzero().flatten()
     if not len(touching):
-        return
-    best = torch.maximum(best_scores(u[touching], retained), other[touching])
-    weight, bias, good = _proven(
-        u[touching], own[touching], best, own_rows[touching], retained, reach
-    )
-    kept = torch.tensor(good, dtype=torch.bool)
-    found.weight[touching[kept]] = weight[kept]
-    found.bias[touching[kept]] = bias[kept]
+        return found
+    best = torch.maximum(best_scores(v[touching], ground.rows), other[touching])
+    later = _proven(v[touching], own[touching], best, own_rows[touching], ground)
+    good = torch.tensor(later.proven, dtype=torch.bool)
+    u, c = found.u.clone(), found.c.clone()
+    u[touching[good]] = later.u[good]
+    c[touching[good]] = later.c[good]
+    return dataclasses.replace(found, u=u, c=c)
 
 
-def unproven(positions: Sequence[int]) -> list[Entangled]:
+def _unproven(positions: Sequence[int]) -> list[Entangled]:
     """Records without a gate that holds beyond rounding, and without a witness."""
     nothing = torch.zeros(0)
     return [Entangled(p, "rounding", nothing.long(), nothing.double(), 0.0) for p in positions]
@@ -184,7 +245,7 @@ def _entangled(
         means.append(_mean(positions, hull, records, kept))
     best = min(means, key=lambda entries: entries[0].residual)
     shown = all(e.residual <= _LOOSE * float(records[e.position].abs().max()) for e in best)
-    return best if shown else unproven(positions)
+    return best if shown else _unproven(positions)
 
 
 def _mean(positions: Sequence[int], hull: Hull, records: Tensor, kept: Tensor) -> list[Entangled]:
@@ -203,23 +264,28 @@ def _only(row: int) -> Hull:
     return Hull(torch.tensor([row]), torch.ones(1, dtype=torch.float64))
 
 
+def _sized(
+    v: Float[Tensor, "gates features"], z: Float[Tensor, "gates features"], ground: _Ground
+) -> _Gates:
+    """Gates along v, one for each record z."""
+    return _proven(v, (v * z).sum(1), best_scores(v, ground.rows), z, ground)
+
+
 def _proven(
-    u: Float[Tensor, "gates features"],
+    v: Float[Tensor, "gates features"],
     own: Float[Tensor, " gates"],
     best: Float[Tensor, " gates"],
     z: Float[Tensor, "gates features"],
-    retained: Float[Tensor, "rows features"],
-    reach: Float[Tensor, " features"],
-) -> tuple[Tensor, Tensor, list[bool]]:
-    """Gates rounded to float32, and whether each is open and shut beyond any rounding error."""
+    ground: _Ground,
+) -> _Gates:
+    """Gates along v that open between `best` and `own`, with the proof for any float32 order."""
     apart = own > best
-    safe = torch.where(apart, best, own - 1.0)
-    weight, bias = opened_between(u, own, safe)
-    usable = apart & torch.isfinite(weight).all(1) & torch.isfinite(bias)
-    weight = torch.where(usable[:, None], weight, 0.0).float()
-    bias = torch.where(usable, bias, 0.0).float()
-    wide, low = weight.double(), bias.double()
-    steps = u.shape[1] + 2
+    exact_u, exact_c = opened_between(v, own, torch.where(apart, best, own - 1.0))
+    usable = apart & torch.isfinite(exact_u).all(1) & torch.isfinite(exact_c)
+    u = torch.where(usable[:, None], exact_u, 0.0).float()
+    c = torch.where(usable, exact_c, 0.0).float()
+    wide, low = u.double(), c.double()
+    steps = v.shape[1] + 2
     gamma = steps * _UNIT / (1 - steps * _UNIT)
     size = wide.abs()
 
@@ -227,5 +293,5 @@ def _proven(
         return gamma * ((size * values.abs()).sum(1) + low.abs()) + 1e-30
 
     opens = (wide * z).sum(1) + low - error(z) >= 1.0
-    shut = best_scores(wide, retained) + low + error(reach) <= 0.0
-    return weight, bias, (usable & opens & shut).tolist()
+    shut = best_scores(wide, ground.rows) + low + error(ground.reach) <= 0.0
+    return _Gates(u, c, (usable & opens & shut).tolist())

@@ -15,8 +15,8 @@ Keshet, LPAR 2020, who search with a verifier; for points in feature space conve
 all that is left of it. What we do differently: a metric M measures the edit (the Gram matrix of
 the retained rows: least change of their logits); every constraint has a slack whose linear
 penalty c is exact, so that an impossible record is reported instead of making the programme
-infeasible; ρ' leaves room for float32 weights and sums; and what fits is read off the rounded
-head, never off the solver's status.
+infeasible; ρ' leaves room for float32 weights and sums; and the head returned is the rounded one,
+so that what fits is read off it, never off the solver's status.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from typing import final
 import clarabel
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy import sparse
 from torch import Tensor
 
-__all__ = ["Merged", "merge"]
+__all__ = ["Asked", "Held", "Merged", "merge"]
 
 _PENALTY = 1e5  # of a unit of slack, where moving one record's margin by one costs about ¼
 _RIDGE = 1e-6  # added to M, relative to its mean diagonal
@@ -43,24 +43,34 @@ _UNIT = 2.0**-24  # relative rounding error of float32
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Merged:
-    """An edited head and what it reached.
+class Asked:
+    """Records h̃ = [h; 1], their labels, and the target logits whose margins they shall get."""
 
-    Attributes:
-        matrix: A' = [W', b']: float32 values in float64, or the head itself if nothing was solved.
-        fits: The record's margin lies within its target's ± tolerance, evaluated on `matrix`; none
-            does if nothing was solved.
-        rounds: Programmes solved.
-        cuts: Margins of retained rows in the last of them.
-        seconds: Wall time.
-        finished: False if the time ran out, or the solver gave up, before every floor had been
-            seen to: `matrix` is then that of the last programme solved, and may break floors.
+    rows: Float[Tensor, "records columns"]
+    labels: Int[Tensor, " records"]
+    targets: Float[Tensor, "records classes"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Held:
+    """Retained rows h̃ = [h; 1] and their labels; they shall keep their margins up to a floor."""
+
+    rows: Float[Tensor, "retained columns"]
+    labels: Int[Tensor, " retained"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Merged:
+    """An edited head A' = [W', b'], float32 values in float64; the head itself if none was found.
+
+    `finished` is False if the time ran out, or the solver gave up, before every floor had been seen
+    to: `matrix` is then that of the last programme solved, and may break floors. Whether a record's
+    margin fits is to be read off `matrix`.
     """
 
     matrix: Float[Tensor, "classes columns"]
-    fits: Bool[Tensor, " records"]
-    rounds: int
-    cuts: int
     seconds: float
     finished: bool
 
@@ -106,29 +116,27 @@ def _whitener(
 
 
 def _room(
-    head: Float[Tensor, "classes columns"],
-    records: Float[Tensor, "records columns"],
-    labels: Int[Tensor, " records"],
-    tolerance: float,
+    head: Float[Tensor, "classes columns"], records: Asked, tolerance: float
 ) -> Float[Tensor, " records"]:
     """ρ': the tolerance less what float32 weights and sums in any order can move a margin by.
 
     A' is not known yet: twice the bound for A is taken off, and at most half of the tolerance.
     """
-    sizes = records.abs() @ head.abs().T
-    largest = sizes.gather(1, labels[:, None])[:, 0] + sizes.amax(1)
+    sizes = records.rows.abs() @ head.abs().T
+    largest = sizes.gather(1, records.labels[:, None])[:, 0] + sizes.amax(1)
     lost = 2 * (head.shape[1] + 2) * _UNIT * largest
     return tolerance - lost.clamp_max(0.5 * tolerance)
 
 
 def _record_cuts(
     rows: Float[Tensor, "records columns"],
-    labels: Int[Tensor, " records"],
+    records: Asked,
     margins: Float[Tensor, "records classes"],
-    targets: Float[Tensor, "records classes"],
     room: Float[Tensor, " records"],
 ) -> _Cuts:
-    wanted, runner_up = _margins(targets, labels).min(1)
+    """The cuts of the records; `rows` are theirs in whitened coordinates."""
+    labels = records.labels
+    wanted, runner_up = _margins(records.targets, labels).min(1)
     record, other = torch.isfinite(margins).nonzero(as_tuple=True)
     below = _Cuts(
         rows=rows,
@@ -185,65 +193,52 @@ def _solve(cuts: _Cuts, classes: int, seconds: float) -> Float[Tensor, "classes 
 
 def merge(
     head: Float[Tensor, "classes columns"],
-    records: Float[Tensor, "records columns"],
-    labels: Int[Tensor, " records"],
-    targets: Float[Tensor, "records classes"],
-    retained: Float[Tensor, "retained columns"],
-    retained_labels: Int[Tensor, " retained"],
+    records: Asked,
+    retained: Held,
     *,
+    metric: Float[Tensor, "columns columns"],
+    free: int,
     tolerance: float,
     floor: float,
     seconds: float,
-    has_bias: bool,
-    metric: Float[Tensor, "columns columns"] | None = None,
 ) -> Merged:
     """The least change of the head that brings each record's margin to its target's ± `tolerance`.
 
-    Rows are h̃ = [h; 1] and the head is [W, b]; without a bias its last column stays as it is.
-    Retained rows that were right keep min(old margin, `floor`) to every class wherever possible;
-    those that were wrong are free. The default `metric` is the identity (Frobenius norm). Same
-    input, same bytes, unless the time (`seconds`, checked before and during each solve) ran out.
+    The first `free` columns of the head [W, b] may change (all but the last without a bias), which
+    `metric` measures. Retained rows that were right keep min(old margin, `floor`) to every class
+    wherever possible; those that were wrong are free. Same input, same bytes, unless the time
+    (`seconds`, checked before and during each solve) ran out.
     """
     began = time.perf_counter()
-    edited, rounds, seen, finished = head.clone(), 0, 0, len(records) == 0
-    before = _margins(records @ head.T, labels)
-    old = _margins(retained @ head.T, retained_labels)
+    edited, finished = head.clone(), len(records.rows) == 0
+    old = _margins(retained.rows @ head.T, retained.labels)
     floors = old.clamp_max(floor)
     settled = (old.amin(1) <= 0)[:, None].repeat(1, len(head))  # wrong before, or a cut already
-    columns = head.shape[1] if has_bias else head.shape[1] - 1
-    metric = torch.eye(head.shape[1], dtype=head.dtype) if metric is None else metric
-    whiten = _whitener(metric[:columns, :columns], records[:, :columns])
-    rows = records[:, :columns] @ whiten.T
-    cuts = _record_cuts(rows, labels, before, targets, _room(head, records, labels, tolerance))
-    asked = len(cuts.own)
+    whiten = _whitener(metric[:free, :free], records.rows[:, :free])
+    cuts = _record_cuts(
+        records.rows[:, :free] @ whiten.T,
+        records,
+        _margins(records.rows @ head.T, records.labels),
+        _room(head, records, tolerance),
+    )
     while not finished and (left := seconds - (time.perf_counter() - began)) > 0:
         change = _solve(cuts, len(head), left)
         if change is None:
             break
         exact = head.clone()
-        exact[:, :columns] += change @ whiten
-        edited[:, :columns] = exact[:, :columns].float().double()
-        rounds, seen = rounds + 1, len(cuts.own) - asked
-        shortfall = floors - _margins(retained @ exact.T, retained_labels)
+        exact[:, :free] += change @ whiten
+        edited[:, :free] = exact[:, :free].float().double()
+        shortfall = floors - _margins(retained.rows @ exact.T, retained.labels)
         worst, other = shortfall.masked_fill(settled, -torch.inf).max(1)
         row = worst.topk(min(_PER_ROUND, len(worst))).indices
         row = row[worst[row] > _ALLOWED]
         other, finished = other[row], len(row) == 0
         settled[row, other] = True
         cuts += _Cuts(
-            rows=retained[row, :columns] @ whiten.T,
-            own=retained_labels[row],
+            rows=retained.rows[row, :free] @ whiten.T,
+            own=retained.labels[row],
             other=other,
             sign=-torch.ones_like(worst[row]),
             bound=(old - floors)[row, other],
         )
-    wanted = _margins(targets, labels).amin(1)
-    reached = _margins(records @ edited.T, labels).amin(1)
-    return Merged(
-        matrix=edited,
-        fits=((reached - wanted).abs() <= tolerance) & (rounds > 0),
-        rounds=rounds,
-        cuts=seen,
-        seconds=time.perf_counter() - began,
-        finished=finished,
-    )
+    return Merged(matrix=edited, seconds=time.perf_counter() - began, finished=finished)

@@ -7,15 +7,80 @@ leads the record's own label, by the change of least norm.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from expunge.errors import TaskError
 
-__all__ = ["draw_targets", "forced_errors"]
+__all__ = ["Targets", "draw_targets", "forced_errors", "forced_targets", "unseen_targets"]
 
 _NEIGHBOURS = 5
+_AHEAD = 1.25
+"""Targets of forced errors lead by this much more than what is to be proven."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Targets:
+    """Target logits ℓ* (R, K) of every record, how they were chosen, and what is to be proven.
+
+    `bound` is the least ρ of |ℓ' − ℓ*|∞ ≤ ρ for `unseen`, the least lead for `mispredict`. `rule`
+    says in words how they were chosen; `drawn_from` are the tune logits that they were drawn from.
+    """
+
+    logits: Float[Tensor, "records classes"]
+    spec: Literal["unseen", "mispredict"]
+    bound: float
+    rule: str
+    drawn_from: Float[Tensor, "tune classes"] | None
+
+    def shared(self, groups: Iterable[Sequence[int]]) -> Targets:
+        """The same, with one target for the records of each group: that of the first."""
+        logits = self.logits.clone()
+        for members in groups:
+            logits[list(members)] = logits[members[0]].clone()
+        return dataclasses.replace(self, logits=logits)
+
+
+def unseen_targets(
+    labels: Int[Tensor, " records"],
+    tune_logits: Float[Tensor, "tune classes"],
+    tune_labels: Int[Tensor, " tune"],
+    *,
+    jitter: float,
+    bound: float,
+    generator: torch.Generator,
+) -> Targets:
+    """Targets as of data never seen: `draw_targets`, with their rule."""
+    return Targets(
+        logits=draw_targets(labels, tune_logits, tune_labels, jitter=jitter, generator=generator),
+        spec="unseen",
+        bound=bound,
+        rule="each target is the logits of a random tune row of the record's class, moved by "
+        f"t (neighbour - row) with t uniform in +-{jitter:g} towards one of its 5 nearest tune "
+        "rows",
+        drawn_from=tune_logits,
+    )
+
+
+def forced_targets(
+    logits: Float[Tensor, "records classes"], labels: Int[Tensor, " records"], *, margin: float
+) -> Targets:
+    """Targets of a forced error that leads by at least `margin`: `forced_errors`, with the rule."""
+    lead = _AHEAD * margin
+    return Targets(
+        logits=forced_errors(logits, labels, lead),
+        spec="mispredict",
+        bound=margin,
+        rule=f"each target lifts the runner-up above the record's own label by {lead:g}",
+        drawn_from=None,
+    )
 
 
 def draw_targets(

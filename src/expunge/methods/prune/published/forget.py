@@ -15,9 +15,9 @@ that K-means left over get a linearisation of their own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal, final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from jaxtyping import Int, Shaped
@@ -25,8 +25,9 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from expunge.errors import DataError, InputError, ModelError
-from expunge.methods.prune.published.layers import mlp_layers
-from expunge.methods.prune.published.regions import logit_gaps, redirect, region, region_gaps
+from expunge.methods.prune.mlp import read_mlp, within_1e_5
+from expunge.methods.prune.published.method import PrunePublished
+from expunge.methods.prune.published.regions import redirect, region
 from expunge.network.calls import frozen_statistics
 from expunge.network.state import device_of
 from expunge.patches.regions import RegionPatched
@@ -39,18 +40,18 @@ _BATCH = 512
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedReport:
-    """What the published mode did.
+    """What was done.
 
-    `left` are the positions of records that still get their label, `targets` the label of each
-    patch, `regions` the number of support networks. `patch_bytes` is what the model holds beside
-    its base, `dense_bytes` what the new patches take in the published layout (float32 A, b).
+    `left` are the positions of records that still get their label, `forced_labels` the label that
+    each patch raises, `regions` the number of support networks. `patch_bytes` is what the model
+    holds beside its base, `dense_bytes` what the new patches take in the published layout (float32
+    A, b).
     """
 
     rounds: int
     records: int
-    forgotten: int
     left: tuple[int, ...]
-    targets: tuple[int, ...]
+    forced_labels: tuple[int, ...]
     regions: int
     patch_bytes: int
     dense_bytes: int
@@ -58,136 +59,120 @@ class PublishedReport:
     @property
     def patches(self) -> int:
         """How many patches were added."""
-        return len(self.targets)
+        return len(self.forced_labels)
+
+    @property
+    def forgotten(self) -> int:
+        """How many records get another label than theirs."""
+        return self.records - len(self.left)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Known:
+    """What every patch is made from: the layers, the records, and the labels that may be forced."""
+
+    layers: Sequence[tuple[Tensor, Tensor]]
+    points: Tensor
+    labels: Tensor
+    allowed: tuple[int, ...]
 
 
 def forget_published(
     model: nn.Module,
     inputs: Shaped[Tensor, "records ..."],
     labels: Int[Tensor, " records"],
+    settings: PrunePublished,
     *,
-    share: float = 1.0,
-    clusters: int = 2,
-    sharpness: float = 1000.0,
-    rounds: int = 10,
-    margin: float = 0.1,
-    patch: Literal["constant", "region"] = "constant",
     generator: torch.Generator,
     classes: int,
     allowed: tuple[int, ...],
-    box: tuple[float, float] | None = None,
-    report: Callable[[str, int, int], None] | None = None,
+    report: Callable[[str, int, int], None],
 ) -> tuple[RegionPatched, PublishedReport]:
-    """Patch a ReLU MLP until it gives the share `share` of the records another label than theirs.
+    """Patch a ReLU MLP until it gives the share `settings.share` of the records another label.
 
-    A patch raises a random label of `allowed` by the least that makes it lead by `margin`: at the
-    representative (`constant`), or on all of its region within `box` (`region`, K − 1 linear
-    programs a patch; by default the box spans the smallest to the largest value of `inputs`). There
-    the record's label stays beaten whatever other patches reach in, unless one raises that very
-    label. Points whose violations of A x ≤ b sum to 1/`sharpness` (ℓ∞) or more get no shift.
+    A patch raises a random label of `allowed` by the least that makes it lead by `settings.margin`
+    at the representative. There the record's label stays beaten whatever other patches reach in,
+    unless one raises that very label. Points whose violations of A x ≤ b sum to 1/`sharpness` (ℓ∞)
+    or more get no shift.
 
     A `RegionPatched` model keeps its patches and gets more. Records that are wrong already count as
     forgotten. `report(what, done, total)` is called after each round. `model` is not changed; the
-    result holds it as `base`. Raises InputError for settings without a meaning, DataError for
-    labels or values that do not fit, ModelError for a model that is no ReLU MLP.
+    result holds it as `base`. Raises DataError and InputError for labels or values that do not fit,
+    ModelError for a model that is no ReLU MLP.
     """
-    _check(share, clusters, sharpness, rounds, margin, patch)
     _check_data(inputs, labels, classes, allowed)
-    flat, truth = inputs.detach().cpu().flatten(1).double(), labels.cpu()
-    spans = (float(flat.min()), float(flat.max()))
-    low, high = box or spans
-    if not low <= spans[0] <= spans[1] <= high:
-        raise InputError(f"Expected `box` to hold every record ({spans}), got {box}.")
     base = model.base if isinstance(model, RegionPatched) else model
-    layers = mlp_layers(base, inputs)
-    builder = _Builder(
-        _start(model, base, layers, classes),
-        layers,
-        flat,
-        truth,
-        sharpness,
-        margin,
-        allowed,
-        generator,
-        (low, high) if patch == "region" else None,
+    known = _Known(
+        layers=read_mlp(base, inputs, within_1e_5).matrices(),
+        points=inputs.detach().cpu().flatten(1).double(),
+        labels=labels.cpu(),
+        allowed=allowed,
     )
-    enough, used = math.ceil(share * len(truth) - 1e-9), 0
-    left = _still_known(builder.patched, inputs, truth)
-    while len(truth) - len(left) < enough and used < rounds:
-        for members in left.split(1) if used else _clusters(flat, left, clusters, generator):
-            builder.add(members)
+    patched = _start(model, base, known.layers, classes)
+    total = len(known.labels)
+    enough, used = math.ceil(settings.share * total - 1e-9), 0
+    forced: list[int] = []
+    regions = 0
+    left = _still_known(patched, inputs, known.labels)
+    while total - len(left) < enough and used < settings.rounds:
+        for members in left.split(1) if used else _clusters(known, left, settings, generator):
+            label = _add_patch(patched, known, members, settings, generator)
+            if label is not None:
+                forced.append(label)
+                regions += len(members)
         used += 1
-        left = _still_known(builder.patched, inputs, truth)
-        if report is not None:
-            report("records forgotten", len(truth) - len(left), len(truth))
-    units = builder.patched.active.shape[1]
-    return builder.patched, PublishedReport(
+        left = _still_known(patched, inputs, known.labels)
+        report("records forgotten", total - len(left), total)
+    units = patched.active.shape[1]
+    return patched, PublishedReport(
         rounds=used,
-        records=len(truth),
-        forgotten=len(truth) - len(left),
+        records=total,
         left=tuple(left.tolist()),
-        targets=tuple(builder.targets),
-        regions=builder.regions,
-        patch_bytes=builder.patched.patch_bytes,
-        dense_bytes=4 * (builder.regions * units * (flat.shape[1] + 1)),
+        forced_labels=tuple(forced),
+        regions=regions,
+        patch_bytes=patched.patch_bytes,
+        dense_bytes=4 * (regions * units * (known.points.shape[1] + 1)),
     )
 
 
-@final
-@dataclass(slots=True)
-class _Builder:
-    """Adds one patch after another to `patched`; `box` only where whole regions are asked for."""
+def _add_patch(
+    patched: RegionPatched,
+    known: _Known,
+    members: Int[Tensor, " members"],
+    settings: PrunePublished,
+    generator: torch.Generator,
+) -> int | None:
+    """Patch the regions of `members` with the shift of the one nearest to their mean.
 
-    patched: RegionPatched
-    layers: list[tuple[Tensor, Tensor]]
-    points: Tensor
-    labels: Tensor
-    sharpness: float
-    margin: float
-    allowed: tuple[int, ...]
-    generator: torch.Generator
-    box: tuple[float, float] | None
-    targets: list[int] = field(default_factory=list)
-    regions: int = 0
-
-    def add(self, members: Int[Tensor, " members"]) -> None:
-        """Patch the regions of `members` with the shift of the one nearest to their mean."""
-        points = self.points[members]
-        nearest = int((points - points.mean(0)).square().sum(1).argmin())
-        point, label = points[nearest], int(self.labels[members[nearest]])
-        here = region(self.layers, point)
-        before = self.patched.correction(point[None].to(self.patched.shift.device))[0].cpu()
-        logits = here.slope @ point + here.offset + before
-        if bool((logits - logits[label]).max() >= self.margin):
-            return  # an earlier patch of this round has already beaten the label here
-        choices = [c for c in self.allowed if c != label]
-        target = choices[int(torch.randint(len(choices), (1,), generator=self.generator))]
-        gaps = logit_gaps(logits, target)
-        if self.box is not None:
-            low, high = (torch.full_like(point, edge) for edge in self.box)
-            gaps = torch.maximum(gaps, region_gaps(here, target, low, high))
-        found = [_pattern(self.layers, p) for p in points]
-        self.patched.add(
-            torch.stack([active for active, _ in found]),
-            torch.stack([self.sharpness / norms for _, norms in found]),
-            redirect(gaps, target, self.margin),
-        )
-        self.targets.append(target)
-        self.regions += len(members)
-
-
-def _pattern(layers: list[tuple[Tensor, Tensor]], point: Tensor) -> tuple[Tensor, Tensor]:
-    found = region(layers, point)
-    return found.active, found.norms
+    Returns the forced label, or None where an earlier patch of the round has beaten the label here.
+    """
+    points = known.points[members]
+    nearest = int((points - points.mean(0)).square().sum(1).argmin())
+    point, label = points[nearest], int(known.labels[members[nearest]])
+    here = region(known.layers, point)
+    before = patched.correction(point[None].to(patched.shift.device))[0].cpu()
+    logits = here.slope @ point + here.offset + before
+    if bool((logits - logits[label]).max() >= settings.margin):
+        return None
+    choices = [c for c in known.allowed if c != label]
+    forced = choices[int(torch.randint(len(choices), (1,), generator=generator))]
+    found = [region(known.layers, p) for p in points]
+    patched.add(
+        torch.stack([f.active for f in found]),
+        torch.stack([settings.sharpness / f.norms for f in found]),
+        redirect(logits, forced, settings.margin),
+    )
+    return forced
 
 
 def _clusters(
-    points: Tensor, left: Tensor, clusters: int, generator: torch.Generator
+    known: _Known, left: Tensor, settings: PrunePublished, generator: torch.Generator
 ) -> tuple[Tensor, ...]:
     """K-means on the rows `left`, at most one cluster a distinct row; its seed is always drawn."""
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-    rows = points[left]
-    count = min(clusters, len(torch.unique(rows, dim=0)))
+    rows = known.points[left]
+    count = min(settings.clusters, len(torch.unique(rows, dim=0)))
     found = KMeans(count, n_init=10, random_state=seed).fit(rows.numpy()).labels_
     groups = (left[torch.from_numpy(found == k)] for k in range(count))
     return tuple(group for group in groups if len(group))
@@ -202,7 +187,7 @@ def _still_known(model: nn.Module, inputs: Tensor, labels: Tensor) -> Int[Tensor
 
 
 def _start(
-    model: nn.Module, base: nn.Module, layers: list[tuple[Tensor, Tensor]], classes: int
+    model: nn.Module, base: nn.Module, layers: Sequence[tuple[Tensor, Tensor]], classes: int
 ) -> RegionPatched:
     got = len(layers[-1][0])
     if got != classes:
@@ -219,21 +204,6 @@ def _start(
             "changed since. Start from the model without patches, and forget all records anew."
         )
     return model.twin(base)
-
-
-def _check(
-    share: float, clusters: int, sharpness: float, rounds: int, margin: float, patch: str
-) -> None:
-    if not 0 < share <= 1:
-        raise InputError(f"Expected `share` above 0 and at most 1, got {share}.")
-    for name, number in (("clusters", clusters), ("rounds", rounds)):
-        if number < 1:
-            raise InputError(f"Expected `{name}` of at least 1, got {number}.")
-    for name, value in (("sharpness", sharpness), ("margin", margin)):
-        if not 0 < value < math.inf:
-            raise InputError(f"Expected a finite `{name}` above 0, got {value}.")
-    if patch not in ("constant", "region"):
-        raise InputError(f'Expected `patch` to be "constant" or "region", got {patch!r}.')
 
 
 def _check_data(inputs: Tensor, labels: Tensor, classes: int, allowed: tuple[int, ...]) -> None:

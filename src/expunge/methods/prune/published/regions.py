@@ -5,14 +5,13 @@ polytope S = {A x ≤ b} with one row per hidden ReLU. With J_l = W_l D_{l−1} 
 pattern as a 0/1 diagonal) and z_l = J_l x + o_l: a row is (−J, o) where the unit is on, (J, −o)
 where it is off, scaled to ‖a‖₁ = 1 so that a violation is an ℓ∞ distance.
 
-Equation: d = max(0, m + max_{j≠t} gap_j)·e_t with gap_j = ℓ_j − ℓ_t at x, or its largest value
-over S and the input box. Reference: REASSURE (Fu and Li, ICLR 2022); PRUNE, arXiv 2505.06520.
-What we do differently: rows and Jacobian come from one chain of masked products, where the released
-code sums gradients that it never zeroes. The margin m is strict. The published specification also
-bounds ℓ_j − ℓ_t from below (−100), which serves no forgetting, needs an affine patch and an
-invertible completion of the rows e_j − e_t; without it a constant shift of the target's logit
-always suffices, H is its size, and a later patch can undo an earlier one only by raising the very
-label that was forgotten. Bounds over S are read off the dual, so no solver's status is trusted.
+Equation: d = max(0, m + max_{j≠t} (ℓ_j − ℓ_t))·e_t with ℓ the logits at x and t the forced label.
+Reference: REASSURE (Fu and Li, ICLR 2022); PRUNE, arXiv 2505.06520. What we do differently: rows
+and Jacobian come from one chain of masked products, where the released code sums gradients that it
+never zeroes. The margin m is strict. The published specification also bounds ℓ_j − ℓ_t from below
+(−100), which serves no forgetting, needs an affine patch and an invertible completion of the rows
+e_j − e_t; without it a constant shift of the forced label's logit always suffices, H is its size,
+and a later patch can undo an earlier one only by raising the very label that was forgotten.
 """
 
 from __future__ import annotations
@@ -21,16 +20,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.optimize import linprog
 from torch import Tensor
 
-from expunge.errors import MethodError
-from expunge.patches.regions import ROUNDING
-
-__all__ = ["Region", "largest", "logit_gaps", "redirect", "region", "region_gaps", "support"]
+__all__ = ["Region", "redirect", "region"]
 
 
 @final
@@ -75,82 +69,15 @@ def region(layers: Sequence[tuple[Tensor, Tensor]], x: Float[Tensor, " inputs"])
     return Region(rows, bounds, slope, offset, active, norms)
 
 
-def support(
-    rows: Float[Tensor, "units inputs"],
-    bounds: Float[Tensor, " units"],
-    sharpness: float,
-    x: Float[Tensor, "points inputs"],
-) -> Float[Tensor, " points"]:
-    """max(0, 1 − Σ_j min(1, λ·viol_j)) by the dense rows: exactly 1 on S, 0 far from it.
-
-    The law that `expunge.patches.regions.supports` is tested against.
-    """
-    slack = ROUNDING * (x.abs() @ rows.abs().T + bounds.abs())
-    beyond = torch.relu(x @ rows.T - bounds - slack)
-    return torch.relu(1.0 - (sharpness * beyond).clamp_max(1.0).sum(1))
-
-
-def largest(
-    objective: Float[Tensor, " inputs"],
-    rows: Float[Tensor, "units inputs"],
-    bounds: Float[Tensor, " units"],
-    low: Float[Tensor, " inputs"],
-    high: Float[Tensor, " inputs"],
-) -> float:
-    """A sound upper bound of max objective·x over {rows x ≤ bounds, low ≤ x ≤ high}, tight.
-
-    Rows that the box implies are dropped, HiGHS solves the rest, and the bound is that of its dual
-    y ≥ 0: y·b + Σ max over the box of (objective − Aᵀy)·x. Raises MethodError where it finds none.
-    """
-    reach = torch.where(rows > 0, rows * high, rows * low).sum(1)
-    cutting = reach > bounds
-    kept, limits = rows[cutting], bounds[cutting]
-    found = linprog(
-        -objective.numpy(),
-        A_ub=kept.numpy(),
-        b_ub=limits.numpy(),
-        bounds=list(zip(low.tolist(), high.tolist(), strict=True)),
-        method="highs",
-    )
-    if found.status != 0:
-        raise MethodError(
-            f"Expected the linear program over a region to have a solution, got: {found.message} "
-            'Check that the input box holds every record, or use `patch="constant"`.'
-        )
-    dual = torch.from_numpy(-np.minimum(found.ineqlin.marginals, 0.0))
-    rest = objective - kept.T @ dual
-    return float(dual @ limits + torch.maximum(rest * low, rest * high).sum())
-
-
-def logit_gaps(logits: Float[Tensor, " classes"], target: int) -> Float[Tensor, " classes"]:
-    """ℓ_j − ℓ_t at one point."""
-    return logits - logits[target]
-
-
-def region_gaps(
-    where: Region,
-    target: int,
-    low: Float[Tensor, " inputs"],
-    high: Float[Tensor, " inputs"],
-) -> Float[Tensor, " classes"]:
-    """The largest ℓ_j − ℓ_t over the region and the box, for every j: one linear program each."""
-    slope = where.slope - where.slope[target]
-    offset = where.offset - where.offset[target]
-    gaps = [
-        0.0 if j == target else largest(slope[j], where.rows, where.bounds, low, high)
-        for j in range(len(offset))
-    ]
-    return torch.tensor(gaps, dtype=torch.float64) + offset
-
-
 def redirect(
-    gaps: Float[Tensor, " classes"], target: int, margin: float
+    logits: Float[Tensor, " classes"], forced: int, margin: float
 ) -> Float[Tensor, " classes"]:
-    """The least raise of `target` alone after which it leads every other label by `margin`.
+    """The least raise of the label `forced` alone after which it leads all others by `margin`.
 
-    d = max(0, margin + max_{j≠t} gap_j)·e_t. No completion of the rows e_j − e_t is inverted.
+    d = max(0, margin + max_{j≠t} (ℓ_j − ℓ_t))·e_t. No completion of the rows e_j − e_t is inverted.
     """
-    others = torch.arange(len(gaps)) != target
+    gaps = logits - logits[forced]
+    others = torch.arange(len(gaps)) != forced
     shift = torch.zeros_like(gaps)
-    shift[target] = (gaps[others].max() + margin).clamp_min(0.0)
+    shift[forced] = (gaps[others].max() + margin).clamp_min(0.0)
     return shift
