@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import digits, distance, effect, leaks, prune, rivals, speed
+from benchmarks import digits, distance, effect, leaks, prune, rivals, speed, start
 
 _ALL = {
+    "start": start.main,
     "speed": speed.main,
     "digits": digits.main,
     "effect": effect.main,

@@ -1,24 +1,30 @@
-"""Write what the documents take from the code: the method matrix and each method's facts.
+"""Write what follows from `METHODS`: the matrix, each method's facts, names for type checkers.
 
     python -m docs.generate
 
-Everything comes from `MethodInfo` and the fields of the methods, so that it is said once. The
-facts of a method page stand between two comment lines, which stay; the rest of the page is prose
-and is left alone. A test fails where a file is stale.
+Everything comes from `MethodInfo` and the fields of the methods, so that it is said once. What is
+written stands between two comment lines, which stay; the rest of a page or module is left alone. A
+test fails where a file is stale.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import expunge
+from expunge.settings import facts_of
 
 DOCS = Path(__file__).resolve().parent
+PACKAGE = DOCS.parent / "src" / "expunge"
 BEGIN = "<!-- written by: python -m docs.generate -->"
 END = "<!-- end -->"
+CODE_BEGIN = "# written by: python -m docs.generate"
+CODE_END = "# end"
+WIDTH = 100
 
 _MATRIX = """\
 # The methods side by side
@@ -74,11 +80,32 @@ def matrix() -> str:
 
 def page(method: type[expunge.Method], text: str) -> str:
     """The page of a method with its facts brought up to date; raises ValueError without marks."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    return _between(text, (BEGIN, END), f"\n\n{_facts(method)}\n\n", f"{method.info.name}.md")
+
+
+def module(text: str, homes: Mapping[str, str], name: str) -> str:
+    """A module with the imports that only type checkers read brought up to date.
+
+    `homes` maps each class to the module it is imported from.
+    """
+    by_home = sorted((home, kind) for kind, home in homes.items())
+    lines = "".join(_import(home, kind) for home, kind in by_home)
+    return _between(text, (CODE_BEGIN, CODE_END), f"\nif TYPE_CHECKING:\n{lines}", name)
+
+
+def _import(home: str, kind: str) -> str:
+    line = f"    from {home} import {kind} as {kind}\n"
+    if len(line) <= WIDTH + 1:
+        return line
+    return f"    from {home} import (\n        {kind} as {kind},\n    )\n"
+
+
+def _between(text: str, marks: tuple[str, str], part: str, name: str) -> str:
+    before, begin, rest = text.partition(f"{marks[0]}\n")
+    _, end, after = rest.partition(f"{marks[1]}\n")
     if not begin or not end:
-        raise ValueError(f"Expected the lines {BEGIN} and {END} in {method.info.name}.md.")
-    return f"{before}{BEGIN}\n\n{_facts(method)}\n\n{END}{after}"
+        raise ValueError(f"Expected the lines {marks[0]} and {marks[1]} in {name}.")
+    return f"{before}{marks[0]}{part}{marks[1]}\n{after}"
 
 
 def _facts(method: type[expunge.Method]) -> str:
@@ -98,14 +125,21 @@ def _facts(method: type[expunge.Method]) -> str:
         f"| buffers | {'may move' if info.changes_buffers else 'unchanged'} |",
         f"| seed | {'matters' if info.stochastic else 'no effect'} |",
         f"| cost | {info.cost} |",
+        f"| rows read | {info.reads} |",
+        *(
+            f"| known not to hold | `{check}`: {reason} |"
+            for check, reason in sorted(info.expected_failures.items())
+        ),
         f"| paper | {source} |",
         "",
     ]
-    hints = get_type_hints(method)
-    fields = dataclasses.fields(method)  # type: ignore[arg-type]
+    fields = facts_of(method)
     if fields:
         lines += ["| field | default | values |", "|---|---|---|"]
-        lines += [f"| `{f.name}` | `{_toml(f.default)}` | {_kind(hints[f.name])} |" for f in fields]
+        lines += [
+            f"| `{name}` | `{_toml(facts['default'])}` | {_marked(facts['values'])} |"
+            for name, facts in fields.items()
+        ]
     else:
         lines.append("It has no fields.")
     return "\n".join(lines)
@@ -119,14 +153,10 @@ def _toml(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-def _kind(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return ", ".join(f'`"{choice}"`' for choice in get_args(hint))
-    if get_args(hint):
-        return " or ".join(_kind(part) for part in get_args(hint))
-    if hint is type(None):
-        return "`None` (in Python only)"
-    return {int: "an integer", float: "a number", bool: "true or false", str: "a text"}[hint]
+def _marked(words: str) -> str:
+    """The words for a setting with its literal values marked as code."""
+    quoted = re.sub(r'"[^"]*"', r"`\g<0>`", words)
+    return re.sub(r"\bNone\b", "`None` (in Python only)", quoted)
 
 
 def wanted() -> dict[Path, str]:
@@ -135,6 +165,13 @@ def wanted() -> dict[Path, str]:
     for method in expunge.METHODS:
         path = DOCS / "methods" / f"{method.info.name}.md"
         files[path] = page(method, path.read_text(encoding="utf-8"))
+    homes = {method.__name__: method.__module__ for method in expunge.METHODS}
+    for name, known in (
+        ("__init__.py", dict.fromkeys(homes, "expunge.methods")),
+        ("methods/__init__.py", homes),
+    ):
+        path = PACKAGE / name
+        files[path] = module(path.read_text(encoding="utf-8"), known, f"expunge/{name}")
     return files
 
 

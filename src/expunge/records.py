@@ -12,9 +12,10 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, final
+from typing import Annotated, Any, Literal, final
 
 from expunge.errors import InputError
+from expunge.settings import NotNegative, Range
 
 __all__ = [
     "RECORD_VERSION",
@@ -135,11 +136,11 @@ class Limits:
     `least_rows`: with fewer judge rows nothing is concluded.
     """
 
-    forget_accuracy: float = 5.0
-    mean_drop: float = 2.0
-    worst_drop: float = 10.0
-    confidence: float = 0.95
-    least_rows: int = 20
+    forget_accuracy: NotNegative = 5.0
+    mean_drop: NotNegative = 2.0
+    worst_drop: NotNegative = 10.0
+    confidence: Annotated[float, Range(above=0, below=1)] = 0.95
+    least_rows: Annotated[int, Range(least=0)] = 20
 
 
 @final

@@ -35,11 +35,12 @@ __all__ = [
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """The ends of what a number may be: `least` and `most` belong to it, `above` does not."""
+    """The ends of what a number may be: `least` and `most` belong to it, the others do not."""
 
     least: float | None = None
     above: float | None = None
     most: float | None = None
+    below: float | None = None
 
     def holds(self, value: float) -> bool:
         """Whether a finite number lies within."""
@@ -48,6 +49,7 @@ class Range:
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
         )
 
     def words(self) -> str:
@@ -55,6 +57,7 @@ class Range:
         low = "" if self.least is None else f"from {self.least:g}"
         low = low if self.above is None else f"above {self.above:g}"
         high = "" if self.most is None else f"at most {self.most:g}"
+        high = high if self.below is None else f"below {self.below:g}"
         return " and ".join(part for part in (low, high) if part)
 
 
@@ -101,6 +104,15 @@ class Setting:
         """Whether the field may have this value."""
         return _holds(self.hint, value)
 
+    def kept(self, value: Any) -> Any:
+        """The value as the field keeps it: a whole number is a float where no integer is asked."""
+        kinds = {_opened(part)[0] for part in _parts(self.hint)}
+        return float(value) if type(value) is int and float in kinds and int not in kinds else value
+
+    def refusal(self, value: Any, name: str | None = None) -> str:
+        """What is said of a value that the field may not have; `name` is what the user calls it."""
+        return f"Expected `{name or self.name}` to be {self.words}, got {value!r}."
+
 
 def settings_of(kind: type[Any]) -> tuple[Setting, ...]:
     """The fields of a dataclass, in order."""
@@ -111,12 +123,16 @@ def settings_of(kind: type[Any]) -> tuple[Setting, ...]:
     )
 
 
-def check_settings(value: object) -> None:
-    """Raise InputError for the first field of a frozen value that may not be what it is."""
+def check_settings(value: object, *, within: str = "") -> None:
+    """Raise InputError for the first field of a frozen value that may not be what it is.
+
+    `within` is what the user calls the value, where a field's name alone would not say it.
+    """
     for setting in settings_of(type(value)):
         got = getattr(value, setting.name)
         if not setting.holds(got):
-            raise InputError(f"Expected `{setting.name}` to be {setting.words}, got {got!r}.")
+            name = f"{within}.{setting.name}" if within else setting.name
+            raise InputError(setting.refusal(got, name))
 
 
 def facts_of(kind: type[Any]) -> dict[str, dict[str, Any]]:

@@ -16,6 +16,7 @@ from expunge.data.views import as_rows
 from expunge.errors import InputError, MethodError
 from expunge.network.answers import as_logits
 from expunge.network.calls import call, to_device
+from expunge.settings import Count, NotNegative, Positive, check_settings
 
 __all__ = ["Fit", "Recipe", "Schedule", "Training", "Transform", "descend"]
 
@@ -35,11 +36,11 @@ class Recipe:
     `schedule`: `constant`, `cosine` to zero, or `step` (×0.1 at half and three quarters).
     """
 
-    epochs: int = 30
-    batch_size: int = 128
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    epochs: Count = 30
+    batch_size: Count = 128
+    lr: Positive = 0.1
+    momentum: NotNegative = 0.9
+    weight_decay: NotNegative = 5e-4
     schedule: Schedule = "cosine"
     transform: Transform | None = None
 
@@ -50,24 +51,12 @@ class Recipe:
         return descend(model, dataset, self, generator=generator, device=device)
 
 
-def _check(recipe: Recipe) -> None:
-    for name in ("epochs", "batch_size"):
-        if not getattr(recipe, name) >= 1:
-            raise InputError(f"Expected `{name}` of at least 1, got {getattr(recipe, name)}.")
-    if not recipe.lr > 0:
-        raise InputError(f"Expected `lr` above 0, got {recipe.lr}.")
-
-
 def _rate(recipe: Recipe, step: int, steps: int) -> float:
     if recipe.schedule == "cosine":
         return recipe.lr * 0.5 * (1.0 + math.cos(math.pi * step / steps))
     if recipe.schedule == "step":
         return recipe.lr * 0.1 ** ((step >= steps // 2) + (step >= 3 * steps // 4))
-    if recipe.schedule == "constant":
-        return recipe.lr
-    raise InputError(
-        f'Expected `schedule` to be "constant", "cosine" or "step", got {recipe.schedule!r}.'
-    )
+    return recipe.lr
 
 
 def descend(
@@ -82,9 +71,9 @@ def descend(
     """Minimise cross-entropy by SGD in train mode; order and augmentation come from `generator`.
 
     A last batch of one row is left out, since batch norm cannot use it. Raises MethodError if the
-    loss stops being finite.
+    loss stops being finite, and InputError for a recipe that cannot be followed.
     """
-    _check(recipe)
+    check_settings(recipe)
     rows = as_rows(dataset)
     if not len(rows):
         raise InputError("Expected at least one row to train on, got none. Give training data.")

@@ -162,6 +162,9 @@ def test_methods_table_and_json(project):
     assert [m["name"] for m in facts] == [m.info.name for m in expunge.METHODS]
     surgery = next(m for m in facts if m["name"] == "prototype-surgery")
     assert surgery["settings"]["labels"] == "leave-out"
+    assert surgery["values"]["labels"] == '"leave-out", "ridge-head", "mask" or "paper"'
+    assert surgery["values"]["strength"] == "a number above 0"
+    assert all(m["settings"].keys() == m["values"].keys() for m in facts)
     assert surgery["needs"] == ["forget", "head", "statistics"]
 
 

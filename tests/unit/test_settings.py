@@ -27,8 +27,11 @@ class Some:
     step: Positive = 0.5
     ridge: NotNegative = 0.0
     share: Annotated[float, Range(above=0, most=1)] = 1.0
+    level: Annotated[float, Range(above=0, below=1)] = 0.5
+    few: Annotated[int, Range(least=0, below=10)] = 0
     count: Count = 3
     size: Count | None = None
+    gap: Positive | None = None
     flag: bool = False
     text: str = ""
 
@@ -43,6 +46,8 @@ GOOD = [
     {"size": None},
     {"share": 1},
     {"ridge": 0},
+    {"level": 0.999},
+    {"few": 9},
     {"flag": True},
 ]
 BAD = [
@@ -57,6 +62,9 @@ BAD = [
     ({"step": None}, "got None."),
     ({"ridge": -1e-9}, "`ridge` to be a number from 0, got -1e-09."),
     ({"share": 1.5}, "`share` to be a number above 0 and at most 1, got 1.5."),
+    ({"level": 1}, "`level` to be a number above 0 and below 1, got 1."),
+    ({"level": 0.0}, "`level` to be a number above 0 and below 1, got 0.0."),
+    ({"few": 10}, "`few` to be an integer from 0 and below 10, got 10."),
     ({"count": 0}, "`count` to be an integer from 1, got 0."),
     ({"count": 2.0}, "`count` to be an integer from 1, got 2.0."),
     ({"count": np.float32(2)}, "`count` to be an integer from 1"),
@@ -78,6 +86,30 @@ def test_anything_else_is_refused_in_its_words(fields, words):
     assert words in str(caught.value)
 
 
+def test_the_refusal_may_say_where_the_field_stands():
+    with pytest.raises(InputError, match=r"Expected `some\.step` to be a number above 0, got -1\."):
+        check_settings(Some(step=-1), within="some")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("step", 1, 1.0),
+        ("share", 1, 1.0),
+        ("gap", 2, 2.0),
+        ("gap", None, None),
+        ("count", 3, 3),
+        ("size", 3, 3),
+        ("flag", True, True),
+        ("text", "a", "a"),
+    ],
+)
+def test_whole_numbers_are_kept_as_the_field_says(name, value, kept):
+    (setting,) = (s for s in settings_of(Some) if s.name == name)
+    assert setting.kept(value) == kept
+    assert type(setting.kept(value)) is type(kept)
+
+
 def test_facts_are_the_default_and_the_words_of_the_check():
     assert facts_of(Some)["share"] == {
         "default": 1.0,
@@ -94,3 +126,4 @@ def test_a_range_holds_what_its_ends_say(value, low, high):
     held = Range(least=low, most=high).holds(value)
     assert held == (math.isfinite(value) and low <= value <= high)
     assert Range(above=low).holds(value) == (math.isfinite(value) and value > low)
+    assert Range(below=high).holds(value) == (math.isfinite(value) and value < high)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import expunge
 from expunge.data.views import as_rows
 from expunge.errors import InputError, MethodError
 from expunge.network.state import digest_of, state_of
@@ -93,6 +94,28 @@ def test_unknown_schedule_is_refused():
         _fit(Recipe(schedule="warm"))
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"epochs": 0}, "`epochs` to be an integer from 1, got 0."),
+        ({"epochs": 1.5}, "`epochs` to be an integer from 1, got 1.5."),
+        ({"batch_size": 0}, "`batch_size` to be an integer from 1, got 0."),
+        ({"lr": 0.0}, "`lr` to be a number above 0, got 0.0."),
+        ({"lr": float("nan")}, "`lr` to be a number above 0, got nan."),
+        ({"momentum": -0.1}, "`momentum` to be a number from 0, got -0.1."),
+        ({"weight_decay": -1e-4}, "`weight_decay` to be a number from 0, got -0.0001."),
+    ],
+    ids=repr,
+)
+def test_a_recipe_that_cannot_be_followed_is_refused_before_training(fields, words):
+    model = toy("cnn").trained()
+    before = digest_of(state_of(model))
+    with pytest.raises(InputError) as caught:
+        _fit(Recipe(**fields), model=model)
+    assert words in str(caught.value)
+    assert digest_of(state_of(model)) == before
+
+
 def test_no_rows_to_train_on_are_refused():
     nothing = as_rows(toy("cnn").train).select(torch.zeros(0, dtype=torch.int64))
     with pytest.raises(InputError, match="at least one row to train on, got none"):
@@ -106,3 +129,13 @@ def test_divergence_is_named():
             data=toy("mlp").train,
             model=toy("mlp").factory(),
         )
+
+
+def test_a_recipe_that_cannot_be_one_is_refused_before_any_copy(monkeypatch):
+    made = toy("mlp")
+    model = made.trained()
+    training = expunge.Training(made.factory, Recipe(lr=-1.0))
+    task = made.absent(1, training=training)
+    monkeypatch.setattr("copy.deepcopy", lambda _: pytest.fail("the model was copied"))
+    with pytest.raises(InputError, match=r"Expected `lr` to be a number above 0, got -1\.0"):
+        expunge.unlearn(model, expunge.Retrain(), task, seed=0)

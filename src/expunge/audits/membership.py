@@ -3,8 +3,9 @@
 Equation: AUC of −loss and of the margin z_y − max of the others, forget records against
 judge rows of the same class, weighted by class. 0.5 is chance; below 0.5 the records stand out by
 being treated worse than new data, which is a leak too. Source: S. Yeom et al., CSF 2018 (loss).
-Intervals: Hanley and McNeil, Radiology 1982. What we do differently: the margin is not the logit of
-the label's probability, which orders rows exactly as the loss does.
+Intervals: Newcombe, Statistics in Medicine 2006, and DeLong et al., Biometrics 1988. What we do
+differently: the interval spans both, since neither holds its coverage everywhere; the margin is not
+the logit of the label's probability, which orders rows exactly as the loss does.
 """
 
 from __future__ import annotations

@@ -26,13 +26,13 @@ from expunge.certificate.canonical import (
     real,
     version_refusal,
 )
+from expunge.certificate.terms import WIDEST
 from expunge.errors import InputError
 
 __all__ = [
     "DOES_NOT_CLAIM",
     "SEMANTICS",
     "UNIT_ROUNDOFF",
-    "WIDEST",
     "Count",
     "Digest",
     "HexFloat",
@@ -48,8 +48,6 @@ __all__ = [
 ]
 
 UNIT_ROUNDOFF = "0x1.0000000000000p-24"
-WIDEST = 2.0**-4
-"""The widest bound around a target that a certificate may claim, in logits."""
 SEMANTICS = "real arithmetic on the stored float32 tensors, and float32 in any order of summation"
 DOES_NOT_CLAIM = (
     (

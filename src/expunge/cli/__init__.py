@@ -1,1 +1,1 @@
-"""The command line: one file per command, on the public API."""
+"""The command line: one file per command; files with an underscore hold what commands share."""

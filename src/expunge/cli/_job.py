@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, final, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, final
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from expunge.errors import JobError
+from expunge.settings import settings_of
 
 __all__ = ["Job", "checked_fields", "read_job"]
 
@@ -191,32 +191,19 @@ def _check_choices(job: Job) -> None:
 
 
 def checked_fields(kind: type[Any], table: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The entries of `table` as arguments of the dataclass `kind`, types and choices checked."""
-    known = [f.name for f in dataclasses.fields(kind)]
-    _refuse_unknown(table, known, name)
-    hints = get_type_hints(kind)
+    """The entries of `table` as arguments of the dataclass `kind`, each checked as its field says.
+
+    A number without a point stands for a field of real numbers too, and a list for a tuple.
+    """
+    settings = {setting.name: setting for setting in settings_of(kind)}
+    _refuse_unknown(table, settings, name)
     values = {}
     for key, value in table.items():
+        setting = settings[key]
         given = tuple(value) if isinstance(value, list) else value
-        try:
-            adapter = TypeAdapter(hints[key], config=ConfigDict(strict=True))
-            values[key] = adapter.validate_python(given)
-        except ValidationError as error:
-            hint = ""
-            if get_origin(hints[key]) is Literal and isinstance(value, str):
-                hint = " " + nearest(value, get_args(hints[key]))
-            raise JobError(
-                f"Expected `{name}.{key}` to be {_named(hints[key])}, got {value!r}.{hint}"
-            ) from error
+        if not setting.holds(given):
+            mistyped = setting.choices and isinstance(value, str)
+            hint = f" {nearest(value, setting.choices)}" if mistyped else ""
+            raise JobError(setting.refusal(value, f"{name}.{key}") + hint)
+        values[key] = setting.kept(given)
     return values
-
-
-def _named(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        choices = [f'"{c}"' if isinstance(c, str) else str(c) for c in get_args(hint)]
-        return " or ".join([", ".join(choices[:-1]), choices[-1]] if choices[1:] else choices)
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
-    if hint in names:
-        return names[hint]
-    parts = [_named(a) for a in get_args(hint) if a is not type(None)]
-    return " or ".join(parts) if parts and get_origin(hint) is not tuple else "a list of values"

@@ -109,15 +109,7 @@ def method_of(job: Job, name: str | None) -> expunge.Method:
 
 def limits_of(job: Job) -> Limits:
     """The limits of the job; the rest are the defaults."""
-    limits = Limits(**checked_fields(Limits, job.limits, "limits"))
-    if not 0 < limits.confidence < 1:
-        raise JobError(f"Expected `limits.confidence` between 0 and 1, got {limits.confidence}.")
-    for field in dataclasses.fields(limits):
-        if getattr(limits, field.name) < 0:
-            raise JobError(
-                f"Expected `limits.{field.name}` from 0, got {getattr(limits, field.name)}."
-            )
-    return limits
+    return Limits(**checked_fields(Limits, job.limits, "limits"))
 
 
 def references_of(

@@ -19,7 +19,10 @@ __all__ = ["methods"]
 def methods(
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
-    """List the methods: needs, aims, scopes, claims (the ceiling) and cost."""
+    """List the methods: needs, aims, scopes, claims (the ceiling) and cost.
+
+    With --json also every setting: its default, and what it may be.
+    """
     with command() as screen:
         import expunge
         from expunge.records import to_json
@@ -45,6 +48,12 @@ def methods(
 
 
 def _facts(method: type[Method]) -> dict[str, Any]:
-    settings = {f.name: f.default for f in dataclasses.fields(method)}  # type: ignore[arg-type]
+    """What a method says of itself, the default of each setting, and what each may be."""
+    from expunge.settings import facts_of
+
     info = {f.name: getattr(method.info, f.name) for f in dataclasses.fields(method.info)}
-    return info | {"settings": settings}
+    fields = facts_of(method)
+    return info | {
+        "settings": {name: facts["default"] for name, facts in fields.items()},
+        "values": {name: facts["values"] for name, facts in fields.items()},
+    }

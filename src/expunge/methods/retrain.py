@@ -18,8 +18,9 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
-from expunge.methods.base import Method
+from expunge.methods.base import Before, Method
 from expunge.records import MethodInfo, Paper
+from expunge.settings import check_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,6 +55,14 @@ class Retrain(Method):
         cost="a whole training run",
         reads="what `fit` passes over the rows that stay: its epochs",
     )
+
+    def refuse(self, model: nn.Module, task: ForgetTask, before: Before) -> None:
+        """Refuse a recipe that cannot be one, before anything is copied."""
+        from expunge.training import Recipe
+
+        del model, before
+        if task.training is not None and isinstance(task.training.fit, Recipe):
+            check_settings(task.training.fit)
 
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Return a model made by `factory()` and trained by `fit` on the retain set."""

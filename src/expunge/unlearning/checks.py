@@ -15,11 +15,13 @@ from expunge.network.calls import frozen_statistics, to_device, tried
 from expunge.network.heads import find_head
 from expunge.network.state import device_of, not_finite, state_of
 from expunge.patches.regions import RegionPatched
+from expunge.records import Limits
 from expunge.settings import check_settings
 from expunge.task import ForgetTask
 from expunge.unlearning.request import Found
 
 __all__ = [
+    "checked_limits",
     "checked_method",
     "checked_model",
     "checked_seed",
@@ -35,6 +37,16 @@ def checked_seed(seed: int) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InputError(f"Expected `seed` to be an integer from 0, got {seed!r}.")
     return seed
+
+
+def checked_limits(limits: Limits | None) -> Limits:
+    """The limits, or the usual ones; raises InputError for anything else."""
+    if limits is None:
+        return Limits()
+    if not isinstance(limits, Limits):
+        raise InputError(f"Expected `limits` to be a Limits, got {type(limits).__name__}.")
+    check_settings(limits, within="limits")
+    return limits
 
 
 def checked_method(method: Method) -> Method:

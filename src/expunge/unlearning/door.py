@@ -21,6 +21,7 @@ from expunge.runtime.machine import where
 from expunge.runtime.randomness import isolated, preserved
 from expunge.task import ForgetTask
 from expunge.unlearning.checks import (
+    checked_limits,
     checked_method,
     checked_model,
     checked_seed,
@@ -69,7 +70,7 @@ def unlearn(
         device=_device(model, device),
         head=head,
         initial=initial,
-        limits=limits or Limits(),
+        limits=checked_limits(limits),
         batch_size=batch_size,
         progress=progress,
     )
@@ -159,7 +160,7 @@ def rehearse(
         device=_device(model, device),
         head=head,
         initial=initial,
-        limits=limits or Limits(),
+        limits=checked_limits(limits),
     )
     request = _opened(model, method, task, means)
     task, split = request.task, request.split

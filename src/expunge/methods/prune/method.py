@@ -36,7 +36,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, final
 
-from expunge.certificate.statement import WIDEST
+from expunge.certificate.terms import WIDEST
 from expunge.errors import InputError
 from expunge.methods.base import Before, Method
 from expunge.records import MethodInfo, Need, Paper, Scope

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from expunge.certificate.bounds import enclose
 from expunge.certificate.facts import RecordEvidence
 from expunge.certificate.layers import Network
-from expunge.certificate.statement import WIDEST
+from expunge.certificate.terms import WIDEST
 from expunge.methods.prune.fitting import Entangled, Fitted
 from expunge.methods.prune.gates import gate_values, joint_shifts
 from expunge.methods.prune.scene import Scene

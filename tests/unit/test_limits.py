@@ -1,0 +1,71 @@
+"""Limits are declared with their ranges, and refused before any work."""
+
+import math
+
+import pytest
+import torch
+
+import expunge
+from expunge.cli._job import checked_fields
+from expunge.errors import InputError, JobError
+from expunge.records import Limits
+from expunge.settings import check_settings
+from expunge.testing import toy
+from expunge.unlearning.door import rehearse
+
+BAD = [
+    ({"forget_accuracy": -0.1}, "`limits.forget_accuracy` to be a number from 0, got -0.1."),
+    ({"mean_drop": -1}, "`limits.mean_drop` to be a number from 0, got -1."),
+    ({"worst_drop": math.nan}, "`limits.worst_drop` to be a number from 0, got nan."),
+    ({"confidence": 0}, "`limits.confidence` to be a number above 0 and below 1, got 0."),
+    ({"confidence": 1.0}, "`limits.confidence` to be a number above 0 and below 1, got 1.0."),
+    ({"least_rows": -1}, "`limits.least_rows` to be an integer from 0, got -1."),
+    ({"least_rows": 1.5}, "`limits.least_rows` to be an integer from 0, got 1.5."),
+]
+
+
+class Untouchable(torch.nn.Module):
+    """A model that must not be looked at."""
+
+    def parameters(self, recurse=True):
+        yield torch.zeros(1)
+
+    def forward(self, inputs):
+        raise AssertionError("no work may start")
+
+
+@pytest.mark.parametrize("door", [expunge.unlearn, rehearse], ids=lambda d: d.__name__)
+@pytest.mark.parametrize(("fields", "words"), BAD, ids=repr)
+def test_the_door_refuses_them_before_work(door, fields, words):
+    made = toy("mlp")
+    task = expunge.forget_classes(made.train, {1})
+    with pytest.raises(InputError) as caught:
+        door(Untouchable(), expunge.MaskClass(), task, seed=0, limits=Limits(**fields))
+    assert str(caught.value) == f"Expected {words}"
+
+
+def test_the_door_refuses_what_is_no_limits():
+    task = expunge.forget_classes(toy("mlp").train, {1})
+    with pytest.raises(InputError, match="Expected `limits` to be a Limits, got dict"):
+        expunge.unlearn(Untouchable(), expunge.MaskClass(), task, seed=0, limits={})
+
+
+@pytest.mark.parametrize(("fields", "words"), BAD, ids=repr)
+def test_a_job_refuses_them_in_the_same_words(fields, words):
+    with pytest.raises(JobError) as caught:
+        checked_fields(Limits, fields, "limits")
+    assert str(caught.value) == f"Expected {words}"
+
+
+def test_the_ends_that_belong_are_taken():
+    check_settings(Limits())
+    check_settings(Limits(forget_accuracy=0, mean_drop=0, worst_drop=0, least_rows=0))
+
+
+def test_a_job_may_leave_the_point_out():
+    read = checked_fields(Limits, {"mean_drop": 3, "least_rows": 3}, "limits")
+    assert read == {"mean_drop": 3, "least_rows": 3}
+    assert {name: type(value) for name, value in read.items()} == {
+        "mean_drop": float,
+        "least_rows": int,
+    }
