@@ -48,3 +48,28 @@ def test_reads_can_be_watched_and_labels_need_none():
     assert seen == []
     rows.batch(torch.tensor([3, 1]))
     assert seen == [3, 1]
+
+
+def test_what_a_request_is_not_given_is_the_toys_own():
+    made = toy("mlp")
+    for task in (made.absent(3), made.unseen(0)):
+        assert len(task.rows) == len(made.train)
+        assert len(task.holdout) == len(made.holdout)
+        assert task.training == made.training()
+    for task in (
+        made.absent(3, holdout=None, training=None),
+        made.unseen(0, holdout=None, training=None),
+    ):
+        assert task.holdout is None
+        assert task.training is None
+
+
+def test_a_watched_toy_is_the_same_toy():
+    seen = []
+    made = toy("mlp")
+    watched = made.watched(seen.append)
+    assert watched.absent(3).forget.ids == made.absent(3).forget.ids
+    assert seen == []
+    assert digest_of(state_of(watched.trained())) == digest_of(state_of(made.trained()))
+    watched.train[4]
+    assert seen == [4]

@@ -1,12 +1,17 @@
-"""Public checks for methods of your own: the promises every method makes, and toy tasks.
+"""Public checks for methods and audits of your own: the promises each makes, and toy tasks.
 
 from expunge.testing import check_method
 check_method(MyMethod(lr=0.1))
+
+Or, a line a promise: python -m expunge.testing my_package.my_method:MyMethod
 """
 
 from __future__ import annotations
 
-from expunge.testing.contract import Check, check_method, check_saved_runs, contract_checks
+from expunge.testing.audits import audit_checks, check_audit
+from expunge.testing.check import Check
+from expunge.testing.methods import check_method, contract_checks
+from expunge.testing.saved import check_saved_runs
 from expunge.testing.toys import TOYS, Toy, ToyCnn, ToyData, ToyMapping, ToyMlp, ToyName, toy
 
 __all__ = [
@@ -18,6 +23,8 @@ __all__ = [
     "ToyMapping",
     "ToyMlp",
     "ToyName",
+    "audit_checks",
+    "check_audit",
     "check_method",
     "check_saved_runs",
     "contract_checks",

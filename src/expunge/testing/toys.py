@@ -8,7 +8,8 @@ fixed by a seed of its own; the caller's random state is left alone.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from expunge.runtime.randomness import isolated
+from expunge.statistics.features import FeatureStatistics
 from expunge.task import ForgetTask, forget_classes, forget_indices
 from expunge.training import Recipe, Training
 
@@ -29,6 +31,8 @@ ToyName = Literal["mlp", "cnn", "mapping"]
 _CLASSES = 5
 _TRAIN, _HOLDOUT = 32, 40
 _CPU = torch.device("cpu")
+_OWN: Any = object()
+"""The toy's own, since None means: not given."""
 
 
 @final
@@ -138,18 +142,47 @@ class Toy:
         """How the model was trained."""
         return Training(self.factory, self.recipe)
 
-    def _defaults(self) -> dict[str, Any]:
-        return {"holdout": self.holdout, "training": self.training()}
+    def watched(self, before_read: Callable[[int], None]) -> Toy:
+        """The same toy, with `before_read` called at each read of a training row."""
+        return dataclasses.replace(self, train=self.train.watched(before_read))
 
-    def absent(self, *classes: int, **given: Any) -> ForgetTask:
-        """Ask for whole classes; `given` replaces `train`, `holdout` and other arguments."""
-        given = self._defaults() | given
-        return forget_classes(given.pop("train", self.train), classes, **given)
+    def absent(
+        self,
+        *classes: int,
+        train: Any = _OWN,
+        holdout: Any = _OWN,
+        training: Any = _OWN,
+        statistics: FeatureStatistics | None = None,
+        ids: Sequence[Any] | None = None,
+    ) -> ForgetTask:
+        """Ask for whole classes; what is not given is the toy's own."""
+        return forget_classes(
+            self.train if train is _OWN else train,
+            classes,
+            holdout=self.holdout if holdout is _OWN else holdout,
+            training=self.training() if training is _OWN else training,
+            statistics=statistics,
+            ids=ids,
+        )
 
-    def unseen(self, *indices: int, **given: Any) -> ForgetTask:
-        """Ask for records; `given` replaces `train`, `holdout` and other arguments."""
-        given = self._defaults() | given
-        return forget_indices(given.pop("train", self.train), indices, **given)
+    def unseen(
+        self,
+        *indices: int,
+        train: Any = _OWN,
+        holdout: Any = _OWN,
+        training: Any = _OWN,
+        statistics: FeatureStatistics | None = None,
+        ids: Sequence[Any] | None = None,
+    ) -> ForgetTask:
+        """Ask for records; what is not given is the toy's own."""
+        return forget_indices(
+            self.train if train is _OWN else train,
+            indices,
+            holdout=self.holdout if holdout is _OWN else holdout,
+            training=self.training() if training is _OWN else training,
+            statistics=statistics,
+            ids=ids,
+        )
 
 
 def _blobs(shape: tuple[int, ...], per_class: int, seed: int) -> tuple[Tensor, Tensor]:
