@@ -87,7 +87,10 @@ def test_missing_job_file(project):
     ("name", "words"),
     [
         ("jobnets:nett", "got 'nett', which is not there. Did you mean 'net'?"),
-        ("nojobnets:net", "got 'nojobnets', which is not found. The job's folder and the"),
+        (
+            "nojobnets:net",
+            "got 'nojobnets', which is not found. Install it, or check the name. The job's folder",
+        ),
         ("jobnets", 'as "package.module:name"'),
         ("jobbroken:net", "importing 'jobbroken' raised ZeroDivisionError: division by zero"),
         ("jobneedy:net", "importing 'jobneedy' raised ModuleNotFoundError: No module named 'not"),

@@ -136,11 +136,11 @@ def test_an_audit_that_breaks_a_promise_is_told(folder, capsys):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("MaskClass", "Expected METHOD as \"package.module:Name\", got 'MaskClass'"),
-        ("their_methods", 'Expected METHOD as "package.module:Name"'),
-        ("no_such_package.module:Name", "'no_such_package.module', which is not found. Install"),
+        ("MaskClass", "Expected METHOD as \"package.module:name\", got 'MaskClass'"),
+        ("their_methods", 'Expected METHOD as "package.module:name"'),
+        ("no_such_package.module:name", "'no_such_package.module', which is not found. Install"),
         ("their_typo:Name", "raised ModuleNotFoundError: No module named 'no_such_module'. Fix"),
-        ("their_fault:Name", "which raised ZeroDivisionError: division by zero. Fix the module."),
+        ("their_fault:Name", "raised ZeroDivisionError: division by zero. Fix the module."),
         ("their_methods:Forgetfull", "got 'Forgetfull', which is not there. Did you mean 'Forget"),
         ("their_methods:NUMBER", "a Method or an Audit, a class or a value, got 'their_methods:NU"),
         ("expunge.methods:Method", "got 'expunge.methods:Method' without apply. Define it."),

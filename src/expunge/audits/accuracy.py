@@ -83,17 +83,14 @@ def _accuracy(
 
 def _gaps(case: Case, rows: RowSet | None, part: Part) -> list[Measurement | NotMeasured]:
     if rows is None:
-        return [_missing("gap_to_retrained", "after", part)]
+        gap = _missing("gap_to_retrained", "after", part)
+        return [gap, _missing("spread_of_retrained", "retrained", part)]
     if not case.references:
-        return [
-            NotMeasured(
-                audit="accuracy",
-                name="gap_to_retrained",
-                subject="after",
-                rows=part,
-                reason="no retrained model was given",
-            )
-        ]
+        reason = "no retrained model was given"
+        gap = NotMeasured(
+            audit="accuracy", name="gap_to_retrained", subject="after", rows=part, reason=reason
+        )
+        return [gap, _no_spread(part, reason)]
     values = [percent(correct(rows, name)) for name in case.references]
     mean = sum(values) / len(values)
     out: list[Measurement | NotMeasured] = [
@@ -111,21 +108,31 @@ def _gaps(case: Case, rows: RowSet | None, part: Part) -> list[Measurement | Not
         for subject in case.subjects
         if subject not in case.references
     ]
-    if len(values) > 1:
-        out.append(
-            Measurement(
-                audit="accuracy",
-                name="spread_of_retrained",
-                subject="retrained",
-                rows=part,
-                value=max(values) - min(values),
-                n=len(values),
-                unit="points",
-                direction="none",
-                level="C1",
-            )
-        )
-    return out
+    if len(values) < 2:
+        reason = "a single retrained model has no spread; give three or more"
+        return [*out, _no_spread(part, reason)]
+    spread = Measurement(
+        audit="accuracy",
+        name="spread_of_retrained",
+        subject="retrained",
+        rows=part,
+        value=max(values) - min(values),
+        n=len(values),
+        unit="points",
+        direction="none",
+        level="C1",
+    )
+    return [*out, spread]
+
+
+def _no_spread(part: Part, reason: str) -> NotMeasured:
+    return NotMeasured(
+        audit="accuracy",
+        name="spread_of_retrained",
+        subject="retrained",
+        rows=part,
+        reason=reason,
+    )
 
 
 def _by_class(case: Case, rows: RowSet | None, subject: str) -> list[Measurement | NotMeasured]:

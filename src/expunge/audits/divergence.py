@@ -96,5 +96,5 @@ def _measured(name: str, subject: str, values: Tensor, unit: str, scale: float) 
         unit=unit,
         direction="lower" if name == "js_to_retrained" else "higher",
         level="C1",
-        interval=(scale * low, scale * high),
+        interval=(scale * max(low, 0.0), scale * min(high, 1.0)),
     )

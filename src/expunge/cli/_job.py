@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal, final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from expunge.errors import JobError
+from expunge.runtime.imports import nearest
 from expunge.settings import settings_of
 
 __all__ = ["Job", "checked_fields", "read_job"]
@@ -136,13 +136,6 @@ def _refuse_unknown(table: Mapping[str, Any], known: Iterable[str], name: str) -
                 f"Expected known keys in {where}, got the unknown {what} {key!r}. "
                 + nearest(key, known)
             )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Did you mean the nearest known name? Otherwise all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known) or 'none'}."
 
 
 def _explained(error: ValidationError, raw: Mapping[str, Any]) -> str:

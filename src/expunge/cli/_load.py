@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import expunge
 from expunge.auditing.references import refuse_known_class, refuse_references
 from expunge.cli._imports import imported
-from expunge.cli._job import Job, checked_fields, nearest
+from expunge.cli._job import Job, checked_fields
 from expunge.data.rows import Rows
 from expunge.errors import JobError, ModelError
 from expunge.methods.legacy import current
@@ -24,6 +24,7 @@ from expunge.network.weights import build, load_weights, read_weights
 from expunge.records import Limits
 from expunge.results.unlearned import Unlearned
 from expunge.runs.job import ResolvedJob
+from expunge.runtime.imports import nearest
 from expunge.task import ForgetTask
 from expunge.training import Recipe, Training
 

@@ -53,7 +53,7 @@ class Past:
 
     def serving(self, task: ForgetTask, method: Method) -> ForgetTask:
         """The request with the statistics of the earlier run, where the method needs some."""
-        if task.statistics is not None or "statistics" not in method.needs:
+        if task.statistics is not None or "statistics" not in method.needs_for(task.scope):
             return task
         given = Given(holdout=task.holdout, statistics=self.statistics, training=task.training)
         return task.having(given)
