@@ -181,7 +181,8 @@ class RunRecord:
     `digest_before` and `digest_after` are SHA-256 over tensor names, dtypes, shapes and bytes
     (recipe `sha256-state-v1`). `commitment` is a salted SHA-256 of the forget selection.
     `notes` are sentences a reader must see (which stop rule fired, `transplanted`, refusals).
-    `log` holds the scalars a method reported, in order.
+    `log` holds the scalars a method reported, in order. `attempts` counts earlier runs of the same
+    request on the same model in the folder where the run was saved, by "method outcome".
     """
 
     version: int
@@ -208,6 +209,7 @@ class RunRecord:
     notes: tuple[str, ...] = ()
     log: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    attempts: Mapping[str, int] = field(default_factory=dict)
 
 
 @final

@@ -199,6 +199,14 @@ def test_json_is_the_whole_stdout(project):
     assert facts["figures"]["forget_after"] == 0.0
 
 
+def test_a_second_attempt_is_told_on_screen_and_in_json(project):
+    _, _, err = project.run("unlearn", project.job(), "--out", "all/a")
+    assert "earlier attempt" not in err
+    _, out, err = project.run("unlearn", project.job(), "--out", "all/b", "--seed", "1", "--json")
+    assert "warning: 1 earlier attempt at this request here: prototype-surgery done 1" in err
+    assert json.loads(out)["attempts"] == {"prototype-surgery done": 1}
+
+
 def test_what_user_code_prints_stays_off_stdout(project):
     code, out, err = project.run("unlearn", project.job(("jobnets:net", "jobnets:loud")))
     assert code == 0

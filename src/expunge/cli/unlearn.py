@@ -59,6 +59,8 @@ def _run(
     from expunge.cli._job import read_job
     from expunge.cli._load import references_of, resolved
     from expunge.cli._session import open_job, with_seed
+    from expunge.records import read_record
+    from expunge.runs.attempts import attempts_in_words
     from expunge.runs.saving import save_audit
     from expunge.storage.whole import refuse_existing, refuse_unwritable
 
@@ -89,8 +91,11 @@ def _run(
         except expunge.ExpungeError as error:
             raise type(error)(f"{error} (The run itself is written: {run}.)") from error
     _show(screen, result, report)
+    attempts = read_record((run / "record.json").read_text(encoding="utf-8")).attempts
+    if attempts:
+        screen.warn(attempts_in_words(attempts))
     if as_json:
-        screen.json(_facts(run, audit, result, report))
+        screen.json(_facts(run, audit, result, report) | {"attempts": dict(attempts)})
     else:
         screen.result(str(run))
     screen.then(_advice(path, run, result))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -16,6 +17,7 @@ from expunge.records import to_json
 from expunge.results.history import history_text
 from expunge.results.report import AuditReport
 from expunge.results.unlearned import Unlearned
+from expunge.runs.attempts import earlier_attempts
 from expunge.runs.job import ResolvedJob, full_job, public_job
 from expunge.runs.loading import weights_name
 from expunge.statistics.features import member_array
@@ -30,16 +32,18 @@ def save_run(
 ) -> Path:
     """Write `result` as a run folder and return its path (default runs/<utc>-<method>-<digest8>).
 
-    The folder appears as a whole or not at all. Raises OutputError where it exists or cannot be
+    The folder appears as a whole or not at all; its record counts earlier attempts at the same
+    request beside it. Raises OutputError where it exists or cannot be
     written, and InputError where the history of `result` is not known.
     """
     if not result.history_known:
         raise InputError(_history_missing("be saved"))
-    record = to_json(result.record)
     if path is None:
-        digest = hashlib.sha256(record.encode()).hexdigest()[:8]
+        digest = hashlib.sha256(to_json(result.record).encode()).hexdigest()[:8]
         path = Path("runs") / f"{utc_stamp()}-{result.record.method}-{digest}"
     path = Path(path)
+    attempts = earlier_attempts(path.absolute().parent, result.record, result.forgotten[-1])
+    record = to_json(dataclasses.replace(result.record, attempts=attempts))
     full = full_job(result, job)
     with new_folder(path) as folder:
         save_weights(result.model, folder / weights_name(result.record))
