@@ -256,7 +256,7 @@ def test_a_wrapper_is_accepted_only_where_it_can_be_rebuilt():
     method = Wrapping(act=lambda model, *_: Wrapper(model, hidden=3))
     blind = unlearn(MADE.trained(), method, MADE.absent(3), seed=0)
     assert blind.outcome.outcome is Outcome.UNDETERMINED
-    assert "pass a `factory` that builds what the method returns" in blind.outcome.reason
+    assert "a module of its own, pass a `factory` that builds it" in blind.outcome.reason
     assert any(n.startswith("the stored weights were not judged") for n in blind.record.notes)
 
     def factory():

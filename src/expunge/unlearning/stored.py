@@ -80,8 +80,8 @@ def stored(request: Request, empty: nn.Module, edited: Edited) -> Stored:
 
 def _unfit(error: ModelError) -> str:
     return (
-        "the stored weights do not fit a copy of the given model, pass a `factory` that builds "
-        f"what the method returns: {error}"
+        "the stored weights could not be rebuilt (where the method returns a module of its own, "
+        f"pass a `factory` that builds it): {error}"
     )
 
 
