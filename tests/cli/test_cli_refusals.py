@@ -307,3 +307,36 @@ def test_a_device_that_is_not_there(project):
     code, _, err = project.run("unlearn", project.job(), "--device", "cuda")
     assert code == 2
     assert "Expected `device` 'cuda' to be there, but this machine has none" in err
+
+
+TRAINED = """
+from jobnets import net
+from safetensors.torch import load_file
+from torch import nn
+
+def trained(new_head=False):
+    model = net()
+    model.load_state_dict(load_file("w.safetensors"))
+    if new_head:
+        model[3] = nn.Linear(16, 4)
+    return model
+"""
+
+
+@pytest.mark.parametrize("command", ["check", "unlearn"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [("", "own weights"), ("kwargs = {new_head = true}", "its backbone under a new head")],
+)
+def test_a_factory_that_gives_the_trained_model_is_no_retraining(
+    project, command, arguments, words
+):
+    (project.folder / "jobtrained.py").write_text(TRAINED)
+    job = project.job(
+        ('"jobnets:net"', f'"jobtrained:trained"\n{arguments}'),
+        ("prototype-surgery", "retrain"),
+        extra="[training]\nepochs = 1\n",
+    )
+    err = refused(project, job, command=command)
+    assert words in err
+    assert "`from_pretrained(my model)`" in err

@@ -87,13 +87,22 @@ def test_changes_are_counted_entry_by_entry():
     assert count_changed({"a": A}, {"a": A.clone()}) == 0
     assert count_changed({"a": A}, {"a": other}) == 1
     assert count_changed({"a": A}, {"a": A.double()}) == 6
-    assert count_changed({"a": A}, {"b": A}) == 6
+    assert count_changed({"a": A}, {"b": other}) == 6
     assert count_changed({"a": nan}, {"a": nan.clone()}) == 0
     assert count_changed({"a": torch.tensor([0.0, 1.0])}, {"a": torch.tensor([-0.0, 1.0])}) == 1
     assert count_changed({"a": torch.tensor(1.0)}, {"a": torch.tensor(2.0)}) == 1
     assert count_changed({"a": torch.tensor([True])}, {"a": torch.tensor([False])}) == 1
     assert count_changed({"a": torch.empty(0, 3)}, {"a": torch.empty(0, 3)}) == 0
     assert count_changed({"a": torch.tensor([1, 2])}, {"a": torch.tensor([1, 3])}) == 1
+
+
+def test_a_new_name_changes_nothing_where_the_content_is_the_same():
+    assert count_changed({"a": A, "b": A}, {"inner.a": A.clone(), "inner.b": A.clone()}) == 0
+    assert count_changed({"a": A}, {"inner.a": A, "inner.b": A}) == 6, "the second is new"
+    assert count_changed({"a": A}, {"a": A, "b": A}) == 6, "what is still there is not renamed"
+    assert count_changed({"a": A}, {"inner.a": A.double()}) == 6
+    assert count_changed({"a": A}, {"inner.a": A.reshape(3, 2)}) == 6
+    assert count_changed({"a": torch.empty(0, 3)}, {"b": torch.empty(0, 3)}) == 0
 
 
 def test_layout_round_trip():

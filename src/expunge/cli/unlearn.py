@@ -81,6 +81,7 @@ def _run(
                 device=device,
                 head=job.model.head,
                 initial=work.initial,
+                factory=work.factory,
                 limits=work.limits,
                 progress=progress,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "Layout",
+    "contents_of",
     "count_changed",
     "device_of",
     "digest_of",
@@ -85,15 +87,37 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 def count_changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> int:
-    """Elements that differ bitwise between two states with the same names (others count whole)."""
+    """Elements that differ bitwise between two states.
+
+    Tensors of one name are compared element by element. Of a name that was not there before the
+    content counts: nothing changed where a tensor that is gone by name held the same.
+    """
+    left = contents_of({name: t for name, t in before.items() if name not in after})
     changed = 0
     for name, tensor in after.items():
         old = before.get(name)
-        if old is None or old.shape != tensor.shape or old.dtype != tensor.dtype:
+        if old is None:
+            content = _content(tensor)
+            moved = left[content] > 0
+            left[content] -= 1
+            changed += 0 if moved else tensor.numel()
+        elif old.shape != tensor.shape or old.dtype != tensor.dtype:
             changed += tensor.numel()
-            continue
-        changed += int((_bytes(tensor.to(old.device)) != _bytes(old)).any(1).sum())
+        else:
+            changed += int((_bytes(tensor.to(old.device)) != _bytes(old)).any(1).sum())
     return changed
+
+
+def contents_of(state: Mapping[str, Tensor]) -> Counter[str]:
+    """How often each content (dtype, shape and bytes) is among the tensors, whatever their names.
+
+    Tensors without elements hold nothing and are left out.
+    """
+    return Counter(_content(tensor) for tensor in state.values() if tensor.numel())
+
+
+def _content(tensor: Tensor) -> str:
+    return digest_of({"": tensor})
 
 
 @final

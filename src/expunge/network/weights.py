@@ -13,16 +13,26 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 from torch import Tensor, nn
 
 from expunge.errors import ModelError
 from expunge.network.state import not_finite
 
-__all__ = ["build", "load_weights", "read_weights", "save_state", "save_weights", "writing"]
+__all__ = [
+    "build",
+    "from_bytes",
+    "load_weights",
+    "read_weights",
+    "save_state",
+    "save_weights",
+    "to_bytes",
+    "writing",
+]
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
+_FORMAT = {"format": "pt"}
 
 
 def build(factory: Callable[[], Any], *, name: str = "factory") -> nn.Module:
@@ -162,11 +172,38 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
     Non-persistent buffers are left out, as in any state dict: the factory makes them again.
     """
-    save_state({k: t for k, t in model.state_dict().items() if isinstance(t, Tensor)}, path)
+    save_state(_stored_part(model), path)
+
+
+def to_bytes(model: nn.Module) -> bytes:
+    """The bytes of the file that `save_weights` writes; raises ModelError where there can be none.
+
+    `from_bytes` reads them.
+    """
+    try:
+        return save(_packed(_stored_part(model)), metadata=_FORMAT)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(_not_held(error)) from error
+
+
+def from_bytes(data: bytes) -> dict[str, Tensor]:
+    """The tensors in what `to_bytes` gave, on the CPU."""
+    return load(data)
+
+
+def _stored_part(model: nn.Module) -> dict[str, Tensor]:
+    return {k: t for k, t in model.state_dict().items() if isinstance(t, Tensor)}
 
 
 def save_state(state: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors as safetensors; views and shared storage become tensors of their own."""
+    tensors = _packed(state)
+    with writing(path):
+        save_file(tensors, path, metadata=_FORMAT)
+
+
+def _packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, each with a storage of its own."""
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, value in state.items():
@@ -176,8 +213,11 @@ def save_state(state: Mapping[str, Tensor], path: Path) -> None:
         shared = storage.data_ptr() in seen
         tensors[name] = tensor.clone() if shared or not whole else tensor
         seen.add(storage.data_ptr())
-    with writing(path):
-        save_file(tensors, path, metadata={"format": "pt"})
+    return tensors
+
+
+def _not_held(error: Exception) -> str:
+    return f"Expected tensors that safetensors can hold, but writing them raised: {error}."
 
 
 @contextmanager
@@ -193,8 +233,6 @@ def writing(path: Path) -> Iterator[None]:
     except SafetensorError as error:
         found = re.search(r"os error (\d+)", str(error))
         if found is None and "I/O" not in str(error):
-            raise ModelError(
-                f"Expected tensors that safetensors can hold, but writing them raised: {error}."
-            ) from error
+            raise ModelError(_not_held(error)) from error
         raise OSError(int(found.group(1)) if found else errno.EIO, str(error)) from error
     path.chmod(stat.S_IMODE(mode))

@@ -12,10 +12,10 @@ from torch import nn
 from expunge.certificate import Evidence, payload_digest, read_evidence
 from expunge.errors import InputError, ModelError
 from expunge.network.heads import Head, head_at
+from expunge.network.rebuilding import rebuilt
 from expunge.network.state import digest_of, state_of
-from expunge.network.weights import build, load_weights, read_weights
-from expunge.patches.heads import patched_like
-from expunge.patches.regions import RegionPatched, rebuild
+from expunge.network.weights import build, read_weights
+from expunge.patches.regions import RegionPatched
 from expunge.records import RunRecord, read_record
 from expunge.results.history import read_history
 from expunge.results.unlearned import Unlearned
@@ -36,12 +36,7 @@ def load_run(path: Path | str, *, factory: Callable[[], nn.Module]) -> Unlearned
     record = _read_record(path)
     weights = path / weights_name(record)
     state = read_weights(weights)
-    empty = build(factory)
-    if {"active", "owner"} <= set(state):
-        empty = rebuild(empty, state)
-    elif record.head is not None:
-        empty = patched_like(empty, record.head, state)
-    model = load_weights(empty, state, source=str(weights)).eval()
+    model = rebuilt(build(factory), record.head, state, source=str(weights)).eval()
     _check_digest(model, record, weights)
     forgotten, split_seed = read_history(path, record)
     return Unlearned(

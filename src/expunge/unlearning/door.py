@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -34,6 +34,7 @@ from expunge.unlearning.looks import judged, looked_at
 from expunge.unlearning.promises import kept_promises
 from expunge.unlearning.record import result_of
 from expunge.unlearning.request import Past, Request
+from expunge.unlearning.stored import empty_for, stored
 from expunge.unlearning.work import private_copy, worked
 
 __all__ = ["Rehearsal", "rehearse", "unlearn"]
@@ -49,6 +50,7 @@ def unlearn(
     device: torch.device | str | None = None,
     head: str | None = None,
     initial: Mapping[str, Tensor] | None = None,
+    factory: Callable[[], nn.Module] | None = None,
     limits: Limits | None = None,
     batch_size: int = 256,
     progress: Progress | None = None,
@@ -60,6 +62,9 @@ def unlearn(
     and global random state are unchanged. `device` defaults to the model's own. `head` names the
     final linear layer where it cannot be found; `initial` are the weights before training, where
     kept. Raises an `ExpungeError` before any edit if something is wrong.
+
+    What comes back and is judged is rebuilt from the bytes of the edited weights, in a module that
+    `factory` builds (as for `load_run`), or by default in a second copy of the given model.
 
     A poor result is not an error: it is named in `record.outcome` (`no-op`, `ineffective`,
     `wrecked`, `undetermined` or `done`).
@@ -75,13 +80,14 @@ def unlearn(
         progress=progress,
     )
     request = _opened(model, method, task, means)
+    empty = empty_for(request, factory)
     copied = private_copy(request)
     before = looked_at(request, copied)
     with isolated(means.seed, means.device) as generator:
         work = worked(request, copied, before, generator)
-    edited = kept_promises(request, before, work)
-    verdict = judged(request, before, edited)
-    return result_of(request, work, edited, verdict, time.perf_counter() - began)
+    kept = stored(request, empty, kept_promises(request, before, work))
+    verdict = judged(request, before, kept)
+    return result_of(request, work, kept.edited, verdict, time.perf_counter() - began)
 
 
 def _device(model: nn.Module | Unlearned, device: torch.device | str | None) -> torch.device:

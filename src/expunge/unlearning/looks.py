@@ -16,8 +16,8 @@ from expunge.network.passes import logits_of
 from expunge.network.state import Layout, digest_of, layout_of, state_of
 from expunge.records import Outcome, OutcomeReport
 from expunge.unlearning.history import judge_again
-from expunge.unlearning.promises import Edited
 from expunge.unlearning.request import Request
+from expunge.unlearning.stored import Stored, greatest, in_memory, moved
 
 __all__ = ["Look", "Verdict", "judged", "looked_at"]
 
@@ -58,23 +58,24 @@ def looked_at(request: Request, copied: nn.Module) -> Look:
     )
 
 
-def judged(request: Request, before: Look, edited: Edited) -> Verdict:
-    """Judge the edited model on the forget and judge rows, and earlier requests again."""
-    first = before.outputs[0]
-    if edited.parameters_changed + edited.buffers_changed == 0:
-        outcome = OutcomeReport(
-            outcome=Outcome.NO_OP, reason="the weights are bit-identical to the original's"
-        )
-        return Verdict(outcome=outcome, before=first, after=first)
-    own = request.means.device
-    home = edited.home
-    after = _outputs(request, edited.model.to(own))
-    edited.model.to(home)
+def judged(request: Request, before: Look, stored: Stored) -> Verdict:
+    """Judge the stored model on the forget and judge rows, and earlier requests again."""
+    edited, first = stored.edited, before.outputs[0]
+    if stored.unfit is None and digest_of(state_of(edited.model)) == before.digest:
+        outcome = OutcomeReport(outcome=Outcome.NO_OP, reason=_SAME_BYTES)
+        notes = in_memory(request, stored, first.forget)
+        return Verdict(outcome=outcome, before=first, after=first, notes=notes)
+    after = _outputs(request, edited.model.to(request.means.device))
+    said = in_memory(request, stored, after[0].forget)
+    edited.model.to(edited.home)
     if any(_undefined(outputs) for outputs in after):
         outcome = OutcomeReport(
             outcome=Outcome.WRECKED, reason="the edited model gives NaN or +infinity on some rows"
         )
-        return Verdict(outcome=outcome, before=first, after=after[0])
+        return Verdict(outcome=outcome, before=first, after=after[0], notes=said)
+    if not moved(first.forget, after[0].forget, greatest(first.forget)):
+        outcome = OutcomeReport(outcome=Outcome.NO_OP, reason=_SAME_ANSWERS)
+        return Verdict(outcome=outcome, before=first, after=after[0], notes=said)
     judge = request.split.judge
     case = Judged(
         before=first,
@@ -92,7 +93,14 @@ def judged(request: Request, before: Look, edited: Edited) -> Verdict:
             outcome=Outcome.DONE,
             reason=f"retrained from scratch; never rejected (measured: {report.reason})",
         )
-    return Verdict(outcome=report, before=first, after=after[0], notes=notes)
+    if stored.unfit is not None and report.outcome is Outcome.DONE:
+        reason = f"judged in memory alone: {stored.unfit} (measured: {report.reason})"
+        report = replace(report, outcome=Outcome.UNDETERMINED, reason=reason)
+    return Verdict(outcome=report, before=first, after=after[0], notes=(*notes, *said))
+
+
+_SAME_BYTES = "the weights are bit-identical to the original's"
+_SAME_ANSWERS = "no answer on the forget rows moved by more than 1e-5 of the largest logit"
 
 
 def _outputs(request: Request, model: nn.Module) -> tuple[Outputs, ...]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from expunge.unlearning.looks import Look
     from expunge.unlearning.work import Work
 
-__all__ = ["Edited", "kept_promises"]
+__all__ = ["Edited", "described", "kept_promises"]
 
 
 @final
@@ -61,22 +61,34 @@ def kept_promises(request: Request, before: Look, work: Work) -> Edited:
     _check_contract(request, model, before.digest, work.hooks)
     if structure == "same":
         _check_layout(request, model)
-    own = _weights_of(model)
-    buffers = _changed_buffers(request, model)
-    if buffers and not info.changes_buffers:
+    edited = described(request, model, structure, home, work.run.record.evidence)
+    if edited.buffers_changed and not info.changes_buffers:
         raise ContractError(
             f"Expected method {name!r} to leave buffers alone (it does not declare "
-            f"`changes_buffers`), but {buffers} entries changed. This is a bug in the method."
+            f"`changes_buffers`), but {edited.buffers_changed} entries changed. This is a bug in "
+            "the method."
         )
+    return edited
+
+
+def described(
+    request: Request,
+    model: nn.Module,
+    structure: Structure,
+    home: torch.device,
+    evidence: Evidence | None,
+) -> Edited:
+    """What changed in `model` against the given one, counted."""
+    own = _weights_of(model)
     return Edited(
         model=model,
         structure=structure,
         home=home,
         head=_head_of(request, model),
-        evidence=work.run.record.evidence,
+        evidence=evidence,
         parameters=sum(tensor.numel() for tensor in own.values()),
         parameters_changed=count_changed(_weights_of(request.model), own),
-        buffers_changed=buffers,
+        buffers_changed=_changed_buffers(request, model),
     )
 
 

@@ -21,7 +21,7 @@ from expunge.unlearning.request import Request
 if TYPE_CHECKING:
     from expunge.unlearning.looks import Look
 
-__all__ = ["Work", "private_copy", "worked"]
+__all__ = ["Work", "copied_alone", "private_copy", "worked"]
 
 
 @final
@@ -39,8 +39,13 @@ class Work:
 
 def private_copy(request: Request) -> nn.Module:
     """A copy of the given model on the run's device, in eval mode and without gradients."""
+    return copied_alone(request.model).to(request.means.device).eval()
+
+
+def copied_alone(model: nn.Module) -> nn.Module:
+    """A deep copy without gradients; raises ModelError where there can be none."""
     try:
-        copied = copy.deepcopy(request.model)
+        copied = copy.deepcopy(model)
     except Exception as error:
         raise ModelError(
             "Expected a model that can be copied, but copy.deepcopy raised "
@@ -48,7 +53,7 @@ def private_copy(request: Request) -> nn.Module:
         ) from error
     for parameter in copied.parameters():
         parameter.grad = None
-    return copied.to(request.means.device).eval()
+    return copied
 
 
 def worked(request: Request, copied: nn.Module, before: Look, generator: torch.Generator) -> Work:
