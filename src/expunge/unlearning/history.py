@@ -64,8 +64,12 @@ def without_forgotten(
         chosen=None if task.chosen is None else task.chosen[places],
         gone=gone,
     )
-    _refuse_nothing_left(kept, method)
-    return kept, dataclasses.replace(past, forgotten=requests, notes=notes)
+    taken = method.widened(kept)
+    joined = len(taken.forget) - len(kept.forget)
+    if joined:
+        notes += (f"{joined} rows with the same input as a record of the request joined it",)
+    _refuse_nothing_left(taken, method)
+    return taken, dataclasses.replace(past, forgotten=requests, notes=notes)
 
 
 def _refuse_repeated_classes(task: ForgetTask, requests: Sequence[Forgotten]) -> None:

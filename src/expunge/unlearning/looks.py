@@ -18,6 +18,7 @@ from expunge.records import Outcome, OutcomeReport
 from expunge.unlearning.history import judge_again
 from expunge.unlearning.promises import Edited
 from expunge.unlearning.request import Request
+from expunge.unlearning.served import Served
 
 __all__ = ["Look", "Verdict", "judged", "looked_at"]
 
@@ -58,8 +59,8 @@ def looked_at(request: Request, copied: nn.Module) -> Look:
     )
 
 
-def judged(request: Request, before: Look, edited: Edited) -> Verdict:
-    """Judge the edited model on the forget and judge rows, and earlier requests again."""
+def judged(request: Request, before: Look, edited: Edited, served: Served) -> Verdict:
+    """Judge the edited model on the records served and the judge rows, and earlier requests."""
     first = before.outputs[0]
     if edited.parameters_changed + edited.buffers_changed == 0:
         outcome = OutcomeReport(
@@ -77,22 +78,24 @@ def judged(request: Request, before: Look, edited: Edited) -> Verdict:
         return Verdict(outcome=outcome, before=first, after=after[0])
     judge = request.split.judge
     case = Judged(
-        before=first,
-        after=after[0],
-        labels=request.task.forget.labels,
+        before=served.part(first),
+        after=served.part(after[0]),
+        labels=served.request.task.forget.labels,
         judge_labels=None if first.judge is None or judge is None else judge.labels,
         gone=request.task.gone,
         limits=request.means.limits,
     )
     report = judge_absent(case) if request.task.aim == "absent" else judge_unseen(case)
-    report, notes = judge_again(request, before.outputs[1:], after[1:], report, edited.evidence)
+    report, notes = judge_again(
+        served.request, before.outputs[1:], after[1:], report, edited.evidence
+    )
     if "training" in request.method.info.needs and not report.outcome.accepted:
         report = replace(
             report,
             outcome=Outcome.DONE,
             reason=f"retrained from scratch; never rejected (measured: {report.reason})",
         )
-    return Verdict(outcome=report, before=first, after=after[0], notes=notes)
+    return Verdict(outcome=served.said(report), before=first, after=after[0], notes=notes)
 
 
 def _outputs(request: Request, model: nn.Module) -> tuple[Outputs, ...]:
