@@ -85,6 +85,7 @@ def _facts(work: Work, found: Rehearsal) -> dict[str, Any]:
             for f in dataclasses.fields(found)
             if f.name.endswith("_count") or f.name in ("dropped_from_holdout", "statistics")
         },
+        "joined_count": max(0, found.forget_count - len(work.task.forget)),
         "refused_count": len(found.refused),
         "refused_reasons": sorted(set(found.refused.values())),
         "needs": sorted(work.method.needs_for(work.task.scope)),
@@ -147,7 +148,7 @@ def _show(screen: Screen, facts: dict[str, Any]) -> None:
         ("method", facts["method"]),
         ("head", head),
         ("accuracy before", f"{facts['accuracy']:.2f} % on {facts['accuracy_rows']}"),
-        ("forget", f"{facts['forget_count']:,} rows matched"),
+        ("forget", f"{facts['forget_count']:,} rows matched" + _joined(facts)),
         *_refused(facts),
         ("what stays", stays),
         ("holdout", holdout if facts["judge_count"] else "none: the outcome stays open"),
@@ -166,14 +167,20 @@ def _show(screen: Screen, facts: dict[str, Any]) -> None:
         )
 
 
+def _joined(facts: dict[str, Any]) -> str:
+    joined = facts["joined_count"]
+    return f", {joined:,} of them rows with the same input as a record" if joined else ""
+
+
 def _refused(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The row that says for how many records nothing would be done, where there are some."""
     refused, asked = facts["refused_count"], facts["forget_count"]
     if not refused:
         return []
-    verb = "is" if refused == 1 else "are"
+    verb, they = ("is", "it") if refused == 1 else ("are", "they")
     why = " or ".join(facts["refused_reasons"])
-    return [("refused", f"{refused:,} of {asked:,} records {verb} {why}: they would be refused")]
+    words = f"{refused:,} of {asked:,} records {verb} {why}: {they} would be refused"
+    return [("refused", words)]
 
 
 def _readable(seconds: float) -> str:
