@@ -20,6 +20,7 @@ from expunge.settings import NotNegative, Range
 __all__ = [
     "RECORD_VERSION",
     "Aim",
+    "CertificateState",
     "Claim",
     "Cost",
     "Level",
@@ -61,6 +62,10 @@ Need = Literal["forget", "retain", "statistics", "holdout", "training", "head"]
 
 Level = Literal["C1", "C2", "C3", "C4"]
 """Comparator: C1 retrained models, C2 reference models, C3 their summaries, C4 holdout only."""
+
+
+CertificateState = Literal["complete", "partial", "none"]
+"""Whether every record of a request is claimed, some are, or no certificate is written."""
 
 
 @final
@@ -107,6 +112,7 @@ class Outcome(enum.Enum):
     """How a run ended; the value is what records and tables show."""
 
     DONE = "done"
+    INCOMPLETE = "incomplete"
     NO_OP = "no-op"
     INEFFECTIVE = "ineffective"
     WRECKED = "wrecked"
@@ -115,14 +121,13 @@ class Outcome(enum.Enum):
     @property
     def exit_code(self) -> int:
         """The exit code of the command line for this outcome."""
-        return {"done": 0, "undetermined": 11, "no-op": 12, "ineffective": 12, "wrecked": 13}[
-            self.value
-        ]
+        codes = {"undetermined": 11, "no-op": 12, "ineffective": 12, "wrecked": 13}
+        return (codes | {"done": 0, "incomplete": 14})[self.value]
 
     @property
     def accepted(self) -> bool:
         """Whether the edited weights may be written as `model.safetensors`."""
-        return self in (Outcome.DONE, Outcome.UNDETERMINED)
+        return self in (Outcome.DONE, Outcome.INCOMPLETE, Outcome.UNDETERMINED)
 
 
 @final
@@ -134,6 +139,8 @@ class Limits:
     `mean_drop`, `worst_drop`: loss on what stays, in the mean and on the worst class.
     `confidence`: of the paired interval that must exclude no loss.
     `least_rows`: with fewer judge rows nothing is concluded.
+    `most_moved`, `most_flipped`: share of judge rows that stay, in percent, that may get other
+    logits, and another class; 100 limits nothing.
     """
 
     forget_accuracy: NotNegative = 5.0
@@ -141,6 +148,8 @@ class Limits:
     worst_drop: NotNegative = 10.0
     confidence: Annotated[float, Range(above=0, below=1)] = 0.95
     least_rows: Annotated[int, Range(least=0)] = 20
+    most_moved: Annotated[float, Range(least=0, most=100)] = 100.0
+    most_flipped: Annotated[float, Range(least=0, most=100)] = 100.0
 
 
 @final
@@ -183,6 +192,9 @@ class RunRecord:
     `notes` are sentences a reader must see (which stop rule fired, `transplanted`, refusals).
     `log` holds the scalars a method reported, in order. `attempts` counts earlier runs of the same
     request on the same model in the folder where the run was saved, by "method outcome".
+    `forget_count` is what was asked, `served_count` less the records that the method refused,
+    `certified_count` those that the certificate claims something for; None in records from before
+    they were kept.
     """
 
     version: int
@@ -210,6 +222,9 @@ class RunRecord:
     log: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     attempts: Mapping[str, int] = field(default_factory=dict)
+    served_count: int | None = None
+    certified_count: int | None = None
+    certificate: CertificateState | None = None
 
 
 @final

@@ -66,6 +66,7 @@ def test_init_comments_are_true(project):
         "# confidence",
         "# forget_accuracy",
         "# least_rows",
+        "# most_",
         "# kwargs",
         "# head",
         "# initial",
@@ -82,6 +83,8 @@ def test_init_comments_are_true(project):
         "worst_drop": 10.0,
         "confidence": 0.95,
         "least_rows": 20,
+        "most_moved": 100.0,
+        "most_flipped": 100.0,
     }
     recipe = expunge.Recipe()
     assert job.training == {

@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import expunge
+
 RECORDS = ("classes = [1]", 'ids = ["person-0001", "person-0002", "person-0007"]')
 METHOD = ('name = "prototype-surgery"', 'name = "prune"\nform = "gated"')
 
@@ -169,3 +171,198 @@ def test_settings_of_the_other_mode_had_no_effect_and_have_none(project):
     record = json.loads((project.folder / "r/record.json").read_text())
     assert (record["method"], record["settings"]["form"]) == ("prune", "gated")
     assert not {"mode", "rounds"} & set(record["settings"])
+
+
+# --- certificate and outcome are two answers ------------------------------------------------------
+
+GATED_ERROR = 'name = "prune"\nform = "gated"\nentangled = "error"'
+GATED_TWINS = 'name = "prune"\nform = "gated"\nentangled = "forget-twins"'
+
+
+def _copy(project, copy=101, original=1):
+    """A row of the training data becomes the same input as another of its class."""
+    train = dict(np.load(project.folder / "train.npz"))
+    train["x"][copy] = train["x"][original]
+    assert train["y"][copy] == train["y"][original]
+    np.savez(project.folder / "train.npz", **train)
+
+
+STATES = {
+    "done and complete": ((('name = "prototype-surgery"', 'name = "prune"'),), False, (0, 0, 0)),
+    "done and none": ((), False, (0, 11, 11)),
+    "undetermined and complete": ((RECORDS, METHOD), False, (11, 0, 11)),
+    "undetermined and partial": ((RECORDS, METHOD), True, (11, 14, 11)),
+    "ineffective and none": (
+        (('name = "prototype-surgery"', 'name = "fine-tune"\nepochs = 1'),),
+        False,
+        (12, 12, 12),
+    ),
+    "wrecked and none": (
+        (('name = "prototype-surgery"', 'name = "fine-tune"\nlr = 1000.0\nepochs = 1'),),
+        False,
+        (13, 13, 13),
+    ),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_exit_codes_for_what_is_required(project, state):
+    changes, copied, codes = STATES[state]
+    if copied:
+        _copy(project)
+    job = project.job(*changes)
+    outcome, certificate = state.split(" and ")
+    for required, code in zip(("outcome", "certificate", "both"), codes, strict=True):
+        got, out, err = project.run("unlearn", job, "--require", required, "--json")
+        facts = json.loads(out)
+        assert (got, facts["exit_code"]) == (code, code), err
+        assert (facts["outcome"], facts["certificate"]) == (outcome, certificate)
+        assert f" certificate: {certificate}" in err
+    assert project.run("unlearn", job)[0] == codes[0]
+    assert project.run("unlearn", job, "--require", "luck")[0] == 2
+
+
+WIDE = """
+from torch import nn
+
+def wide():
+    return nn.Sequential(nn.Linear(8, 256), nn.ReLU(), nn.Linear(256, 4))
+"""
+
+
+def _by_heart(project):
+    """A net that has learnt noise by heart, so that 60 records can be told; five have twins."""
+    (project.folder / "widenets.py").write_text(WIDE)
+    draw = np.random.default_rng(1)
+    for name, count in (("train", 200), ("holdout", 200)):
+        rows = dict(np.load(project.folder / f"{name}.npz"))
+        rows = {key: value[:count] for key, value in rows.items()}
+        rows["y"] = draw.integers(0, 4, count)
+        if name == "train":
+            rows["x"][100:105], rows["y"][100:105] = rows["x"][:5], rows["y"][:5]
+        np.savez(project.folder / f"{name}.npz", **rows)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh = nn.Sequential(nn.Linear(8, 256), nn.ReLU(), nn.Linear(256, 4))
+    train = dict(np.load(project.folder / "train.npz"))
+    model = expunge.Recipe(epochs=150, batch_size=40, lr=0.2, weight_decay=0.0)(
+        fresh, train, generator=torch.Generator().manual_seed(0), device=torch.device("cpu")
+    )
+    save_file(model.state_dict(), project.folder / "wide.safetensors")
+    return (
+        ("jobnets:net", "widenets:wide"),
+        ("w.safetensors", "wide.safetensors"),
+        ("classes = [1]", f"indices = {list(range(60))}"),
+    )
+
+
+def test_an_incomplete_run_is_code_14_whatever_is_required(project):
+    changes = _by_heart(project)
+    job = project.job(*changes, METHOD)
+    code, out, err = project.run("unlearn", job, "--out", "r", "--json")
+    facts = json.loads(out)
+    assert (code, facts["outcome"]) == (14, "incomplete"), err
+    assert (facts["served_count"], facts["certified_count"], facts["forget_count"]) == (55, 55, 60)
+    assert "incomplete: 55 of 60 served, 5 refused: identical to retained rows (of those" in err
+    assert "certificate: partial, 55 of 60 records next: forget the rows that r/private/left" in err
+    assert (project.folder / "r/model.safetensors").exists()
+    for required in ("certificate", "both"):
+        assert project.run("unlearn", job, "--require", required)[0] == 14
+    assert "5 of 60 records are identical to retained rows: they" in project.run("check", job)[2]
+    twins = project.job(*changes, ('name = "prototype-surgery"', GATED_TWINS), name="twins.toml")
+    assert project.run("unlearn", twins, "--require", "both")[0] == 0
+
+
+def test_every_outcome_with_every_certificate_has_a_code():
+    from types import SimpleNamespace
+
+    from expunge.cli.unlearn import Required, _exit_code
+    from expunge.records import Outcome
+
+    def codes(outcome, certificate):
+        record = SimpleNamespace(
+            outcome=SimpleNamespace(outcome=Outcome(outcome)), certificate=certificate
+        )
+        return tuple(_exit_code(record, Required(r)) for r in ("outcome", "certificate", "both"))
+
+    assert codes("done", "complete") == (0, 0, 0)
+    assert codes("done", "partial") == (0, 14, 14)
+    assert codes("done", "none") == (0, 11, 11)
+    assert codes("incomplete", "partial") == (14, 14, 14)
+    assert codes("incomplete", "none") == (14, 14, 14)
+    assert codes("undetermined", "complete") == (11, 0, 11)
+    assert codes("undetermined", "partial") == (11, 14, 11)
+    assert codes("undetermined", "none") == (11, 11, 11)
+    for outcome, code in (("no-op", 12), ("ineffective", 12), ("wrecked", 13)):
+        assert codes(outcome, "none") == (code, code, code)
+
+
+def test_the_certificate_is_the_last_line_but_the_advice(project):
+    _copy(project)
+    _, _, err = project.run("unlearn", project.job(RECORDS, METHOD), "--out", "r")
+    assert "2 of 3 served, 1 refused: identical to retained rows" in err
+    assert "certificate: partial, 2 of 3 records next: " in err
+    record = json.loads((project.folder / "r/record.json").read_text())
+    assert (record["forget_count"], record["served_count"]) == (3, 2)
+    assert (record["certificate"], record["certified_count"]) == ("partial", 2)
+    (left,) = json.loads((project.folder / "r/private/left.json").read_text())
+    assert (left["id"], left["because of"]) == ("person-0001", ["person-0101"])
+    history = json.loads((project.folder / "r/private/history.json").read_text())
+    assert history["requests"][0]["ids"] == ["person-0002", "person-0007"]
+
+
+def test_a_partial_certificate_verifies_also_from_the_records(project):
+    _copy(project)
+    job, _, _ = signed(project, RECORDS, METHOD)
+    code, out, err = project.run("verify", "r", "--trust", "key.pub.pem", "--recompute", job)
+    assert (code, out.strip()) == (0, "verified"), err
+
+
+def test_twins_are_forgotten_too(project):
+    _copy(project)
+    job = project.job(RECORDS, ('name = "prototype-surgery"', GATED_TWINS))
+    code, _, err = project.run("check", job)
+    assert code == 0
+    assert "4 rows matched, 1 of them rows with the same input as a record" in err
+    _, _, err = project.run("unlearn", job, "--out", "r")
+    assert "note: 1 rows with the same input as a record of the request joined it" in err
+    assert "certificate: complete, 4 of 4 records" in err
+    history = json.loads((project.folder / "r/private/history.json").read_text())
+    assert "person-0101" in history["requests"][0]["ids"]
+
+
+@pytest.mark.parametrize("command", ["check", "unlearn"])
+def test_entangled_records_can_be_an_error(project, command):
+    _copy(project)
+    job = project.job(RECORDS, ('name = "prototype-surgery"', GATED_ERROR))
+    code, _, err = project.run(command, job)
+    assert code == 2
+    assert "got 1 of 3 that are identical to retained rows" in err
+    assert not (project.folder / "runs").exists()
+
+
+def test_check_says_how_many_records_are_identical_to_rows_that_stay(project):
+    job = project.job(RECORDS, METHOD)
+    code, out, err = project.run("check", job, "--json")
+    assert (code, json.loads(out)["refused_count"]) == (0, 0)
+    assert "refused" not in err
+    _copy(project)
+    code, out, err = project.run("check", job, "--json")
+    facts = json.loads(out)
+    assert (code, facts["refused_count"]) == (0, 1)
+    assert facts["refused_reasons"] == ["identical to retained rows"]
+    assert "1 of 3 records is identical to retained rows: it would be refused" in err
+
+
+def test_side_effects_and_loosened_limits_are_on_the_terminal(project):
+    _, _, err = project.run("unlearn", project.job())
+    assert "side effects on judge rows share limit got other logits" in err
+    assert "changed class 0.00 %" in err
+    assert "(limits: " not in err
+    limits = "[limits]\nmost_moved = 50.0\nmean_drop = 3.0\n"
+    code, out, err = project.run("unlearn", project.job(extra=limits), "--json")
+    figures = json.loads(out)["figures"]
+    assert {"others_moved", "others_flipped"} <= set(figures)
+    assert code == (13 if figures["others_moved"] > 50 else 0)
+    assert "(limits: mean_drop 3 instead of 2, most_moved 50 instead of 100)" in err
+    assert "50 %" in err

@@ -164,14 +164,14 @@ def _spread(low, high, n):
     return torch.linspace(low, high, n)
 
 
-def _unseen(member_before, member_after, outsider=(0.0, 4.0), judge_after=None):
+def _unseen(member_before, member_after, outsider=(0.0, 4.0), judge_after=None, limits=LIMITS):
     out = _confident(OUTSIDERS, _spread(*outsider, 120))
     before = Outputs(forget=_confident(MEMBERS, _spread(*member_before, 60)), judge=out)
     after = Outputs(
         forget=_confident(MEMBERS, _spread(*member_after, 60)),
         judge=out if judge_after is None else judge_after,
     )
-    return judge_unseen(before, after, M_LABELS, O_LABELS, frozenset(), LIMITS)
+    return judge_unseen(before, after, M_LABELS, O_LABELS, frozenset(), limits)
 
 
 def test_unseen_done():
@@ -190,6 +190,55 @@ def test_unseen_says_what_the_models_before_and_after_tell_together():
     shifted[::4] += 9.0
     figures = _unseen((3.0, 6.0), (0.0, 4.0), judge_after=shifted).figures
     assert (figures["before_after_auc"], figures["others_moved"]) == (0.5, 25.0)
+
+
+def test_side_effects_of_a_class_are_counted_against_the_masked_original():
+    # The original says 0 on ten rows of class 1; masking lifts them, so nothing moved by the edit.
+    logits = _say(JUDGE)
+    fooled = [i for i, c in enumerate(JUDGE) if c == 1][:10]
+    logits[fooled, 0] = 6.0
+    before = Outputs(forget=_say(FORGET), judge=logits)
+    gone = masked(before.judge, GONE)
+
+    def judged(judge, limits=LIMITS):
+        after = Outputs(forget=_say(FORGET, range(40)), judge=judge)
+        return judge_absent(before, after, LABELS, JUDGE_LABELS, GONE, limits)
+
+    figures = judged(gone).figures
+    assert (figures["others_moved"], figures["others_flipped"]) == (0.0, 0.0)
+    moved = gone.clone()
+    twos = [i for i, c in enumerate(JUDGE) if c == 2]
+    moved[twos[:15], 3] += 1.0
+    moved[twos[0], 3] += 9.0
+    report = judged(moved)
+    assert report.outcome is Outcome.DONE
+    figures = report.figures
+    assert figures["others_moved"] == pytest.approx(100 * 15 / 75)
+    assert figures["others_flipped"] == pytest.approx(100 / 75)
+    assert judged(moved, Limits(most_moved=20.0, most_flipped=1.4)).outcome is Outcome.DONE
+    report = judged(moved, Limits(most_moved=19.0))
+    assert report.outcome is Outcome.WRECKED
+    assert report.reason == "20.00 % of what stays got other logits (limit: 19 %)"
+    report = judged(moved, Limits(most_flipped=0.0))
+    assert report.outcome is Outcome.WRECKED
+    assert report.reason == "1.33 % of what stays changed its class (limit: 0 %)"
+    assert "others_change" in report.figures
+
+
+def test_side_effects_of_records_can_be_limited():
+    shifted = _confident(OUTSIDERS, _spread(0.0, 4.0, 120))
+    shifted[:30, :] += 1.0
+    shifted[6, 1] += 9.0
+    report = _unseen((3.0, 6.0), (0.0, 4.0), judge_after=shifted)
+    assert report.outcome is Outcome.DONE
+    assert report.figures["others_moved"] == 25.0
+    assert report.figures["others_flipped"] == pytest.approx(100 / 120)
+    for limits, words in (
+        (Limits(most_moved=24.9), "25.00 % of what stays got other logits (limit: 24.9 %)"),
+        (Limits(most_flipped=0.5), "0.83 % of what stays changed its class (limit: 0.5 %)"),
+    ):
+        report = _unseen((3.0, 6.0), (0.0, 4.0), judge_after=shifted, limits=limits)
+        assert (report.outcome, report.reason) == (Outcome.WRECKED, words)
 
 
 def test_unseen_gives_the_interval_of_every_auc():
@@ -329,6 +378,7 @@ def test_ten_records_cannot_be_judged():
         (Outcome.NO_OP, 12, False),
         (Outcome.INEFFECTIVE, 12, False),
         (Outcome.WRECKED, 13, False),
+        (Outcome.INCOMPLETE, 14, True),
     ],
 )
 def test_exit_codes(outcome, code, accepted):

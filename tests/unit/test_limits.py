@@ -20,6 +20,11 @@ BAD = [
     ({"confidence": 0}, "`limits.confidence` to be a number above 0 and below 1, got 0."),
     ({"confidence": 1.0}, "`limits.confidence` to be a number above 0 and below 1, got 1.0."),
     ({"least_rows": -1}, "`limits.least_rows` to be an integer from 0, got -1."),
+    ({"most_moved": -1}, "`limits.most_moved` to be a number from 0 and at most 100, got -1."),
+    (
+        {"most_flipped": 101},
+        "`limits.most_flipped` to be a number from 0 and at most 100, got 101.",
+    ),
     ({"least_rows": 1.5}, "`limits.least_rows` to be an integer from 0, got 1.5."),
 ]
 

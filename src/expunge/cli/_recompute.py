@@ -83,7 +83,9 @@ def _found(run: Path, path: Path) -> tuple[float, str | None]:
         wrong = sum(a != r.label for a, r in zip(forgotten.labels.tolist(), own, strict=True))
         if wrong:
             return 0.0, f"{wrong} of {len(own)} records have another label in the data"
+        refused = {e.id for e in evidence.entangled}
         stays = never_forgotten(rows, result.forgotten)
+        stays = stays.select(torch.tensor([i for i, t in enumerate(stays.ids) if t not in refused]))
         if evidence.form == "gated" and len(stays) != len(evidence.retained):
             count = len(evidence.retained)
             return 0.0, f"{len(stays):,} rows stay in the data, the certificate has {count:,}"

@@ -70,12 +70,12 @@ def _facts(work: Work, found: Rehearsal) -> dict[str, Any]:
     logits, labels = outputs_of(work.module, rows, _LOOK)
     seconds = (time.perf_counter() - start) / len(labels)
     accuracy = 100.0 * float((logits.argmax(1) == labels).double().mean())
-    chance = 100.0 / found.classes
+    chance, head = 100.0 / found.found.classes, found.found.head
     return {
         "method": work.method.info.name,
-        "head": None if found.head is None else found.head.name,
-        "features": None if found.head is None else found.head.features,
-        "classes": found.classes,
+        "head": None if head is None else head.name,
+        "features": None if head is None else head.features,
+        "classes": found.found.classes,
         "accuracy": accuracy,
         "accuracy_rows": where,
         "chance": chance,
@@ -85,6 +85,9 @@ def _facts(work: Work, found: Rehearsal) -> dict[str, Any]:
             for f in dataclasses.fields(found)
             if f.name.endswith("_count") or f.name in ("dropped_from_holdout", "statistics")
         },
+        "joined_count": max(0, found.forget_count - len(work.task.forget)),
+        "refused_count": len(found.refused),
+        "refused_reasons": sorted(set(found.refused.values())),
         "needs": sorted(work.method.needs_for(work.task.scope)),
         "seconds_a_row": seconds,
     }
@@ -145,7 +148,8 @@ def _show(screen: Screen, facts: dict[str, Any]) -> None:
         ("method", facts["method"]),
         ("head", head),
         ("accuracy before", f"{facts['accuracy']:.2f} % on {facts['accuracy_rows']}"),
-        ("forget", f"{facts['forget_count']:,} rows matched"),
+        ("forget", f"{facts['forget_count']:,} rows matched" + _joined(facts)),
+        *_refused(facts),
         ("what stays", stays),
         ("holdout", holdout if facts["judge_count"] else "none: the outcome stays open"),
         ("needs, all met", ", ".join(facts["needs"])),
@@ -161,6 +165,22 @@ def _show(screen: Screen, facts: dict[str, Any]) -> None:
         screen.warn(
             f"the accuracy is near chance ({facts['chance']:.1f} %): normalisation or label order?"
         )
+
+
+def _joined(facts: dict[str, Any]) -> str:
+    joined = facts["joined_count"]
+    return f", {joined:,} of them rows with the same input as a record" if joined else ""
+
+
+def _refused(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The row that says for how many records nothing would be done, where there are some."""
+    refused, asked = facts["refused_count"], facts["forget_count"]
+    if not refused:
+        return []
+    verb, they = ("is", "it") if refused == 1 else ("are", "they")
+    why = " or ".join(facts["refused_reasons"])
+    words = f"{refused:,} of {asked:,} records {verb} {why}: {they} would be refused"
+    return [("refused", words)]
 
 
 def _readable(seconds: float) -> str:

@@ -26,7 +26,7 @@ app = typer.Typer(
     name="expunge",
     help="Remove data from trained classifiers, and show what was achieved.",
     epilog="Exit codes: 0 done, 2 bad input, 3 internal, 10 refuted, 11 undetermined, "
-    "12 no-op or ineffective, 13 wrecked.",
+    "12 no-op or ineffective, 13 wrecked, 14 incomplete.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

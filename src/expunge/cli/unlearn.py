@@ -12,6 +12,7 @@ import typer
 from expunge.cli._console import Screen, command
 
 if TYPE_CHECKING:
+    from expunge.records import RunRecord
     from expunge.results.report import AuditReport
     from expunge.results.unlearned import Unlearned
 
@@ -27,21 +28,35 @@ class Device(StrEnum):
     mps = "mps"
 
 
+class Required(StrEnum):
+    """What exit code 0 needs: an outcome that is done, a certificate of every record, or both."""
+
+    outcome = "outcome"
+    certificate = "certificate"
+    both = "both"
+
+
 def unlearn(
     job: Path = typer.Argument(help="The job file; `expunge init` writes one."),
     method: str = typer.Option(None, "--method", help="Another method than the job's."),
     seed: int = typer.Option(None, "--seed", help="Another seed than the job's."),
     device: Device = typer.Option(Device.auto, "--device", help="Where to compute."),
     out: Path = typer.Option(None, "--out", help="The run folder to write; must not exist."),
+    require: Required = typer.Option(
+        Required.outcome, "--require", help="What exit code 0 needs: see below."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Make a model forget: run a job, write the run folder and audit it.
 
     Prints the path of the run folder. Exit codes: 0 done, 11 undetermined, 12 no-op or
-    ineffective, 13 wrecked (then the weights are in rejected.safetensors).
+    ineffective, 13 wrecked (then the weights are in rejected.safetensors), 14 incomplete: nothing
+    was done for some records. With --require certificate: 0 where the certificate claims every
+    record, 14 where it claims some, else the outcome's code, or 11. With both: 0 only where both
+    give 0.
     """
     with command() as screen:
-        code = _run(screen, job, method, seed, device.value, out, as_json=as_json)
+        code = _run(screen, job, method, seed, device.value, out, require, as_json=as_json)
         raise typer.Exit(code)
 
 
@@ -52,6 +67,7 @@ def _run(
     seed: int | None,
     device: str,
     out: Path | None,
+    require: Required,
     *,
     as_json: bool,
 ) -> int:
@@ -91,28 +107,59 @@ def _run(
             audit = save_audit(run, report)
         except expunge.ExpungeError as error:
             raise type(error)(f"{error} (The run itself is written: {run}.)") from error
+    code = _exit_code(result.record, require)
     _show(screen, result, report)
     attempts = read_record((run / "record.json").read_text(encoding="utf-8")).attempts
     if attempts:
         screen.warn(attempts_in_words(attempts))
     if as_json:
-        screen.json(_facts(run, audit, result, report) | {"attempts": dict(attempts)})
+        more = {"attempts": dict(attempts), "exit_code": code}
+        screen.json(_facts(run, audit, result, report) | more)
     else:
         screen.result(str(run))
     screen.then(_advice(path, run, result))
-    return result.outcome.outcome.exit_code
+    return code
+
+
+def _exit_code(record: RunRecord, require: Required) -> int:
+    """The outcome's code, that of the certificate, or the first of both that is not 0."""
+    from expunge.records import Outcome
+
+    outcome = record.outcome.outcome.exit_code
+    if require is Required.outcome or (require is Required.both and outcome):
+        return outcome
+    if record.certificate == "complete":
+        return 0
+    if record.certificate == "partial":
+        return Outcome.INCOMPLETE.exit_code
+    return outcome or Outcome.UNDETERMINED.exit_code
 
 
 def _show(screen: Screen, result: Unlearned, report: AuditReport) -> None:
-    from expunge.report.table import audit_rows, detail_rows
+    from expunge.report.table import audit_rows, detail_rows, limits_line, side_effect_rows
 
     heading, rows = audit_rows(report)
     screen.table(heading, rows)
     screen.say("")
     screen.table(*detail_rows(report))
+    effects = side_effect_rows(result.outcome.figures, result.record.limits)
+    if effects[1]:
+        screen.say("")
+        screen.table(*effects)
     for note in result.record.notes:
         screen.say(f"note: {note}")
-    screen.say(f"{result.outcome.outcome.value}: {result.outcome.reason}")
+    outcome = f"{result.outcome.outcome.value}: {result.outcome.reason}"
+    screen.say(outcome + limits_line(result.record.limits))
+    screen.say(f"certificate: {_certificate(result.record)}")
+
+
+def _certificate(record: RunRecord) -> str:
+    """Whether the certificate speaks of every record, and of how many."""
+    if record.certificate in (None, "none"):
+        return "none"
+    if record.scope == "classes":
+        return f"{record.certificate}, whole classes"
+    return f"{record.certificate}, {record.certified_count:,} of {record.forget_count:,} records"
 
 
 def _facts(run: Path, audit: Path, result: Unlearned, report: AuditReport) -> dict[str, Any]:
@@ -125,7 +172,10 @@ def _facts(run: Path, audit: Path, result: Unlearned, report: AuditReport) -> di
         "audit": str(audit / "audit.json"),
         "method": result.record.method,
         **json.loads(to_json(result.outcome)),
-        "exit_code": result.outcome.outcome.exit_code,
+        "certificate": result.record.certificate,
+        "forget_count": result.record.forget_count,
+        "served_count": result.record.served_count,
+        "certified_count": result.record.certified_count,
         "measurements": json.loads(to_json(report.measurements)),
     }
 
@@ -134,6 +184,11 @@ def _advice(job: Path, run: Path, result: Unlearned) -> str:
     from expunge.certificate.envelope import CERTIFICATE
 
     outcome = result.outcome.outcome.value
+    if outcome == "incomplete":
+        return (
+            f"forget the rows that {run}/private/left.json names too, for instance with "
+            f'entangled = "forget-twins" under [method], then: expunge unlearn {job}'
+        )
     if (run / CERTIFICATE).exists():
         return f"expunge keygen signing, then: expunge sign {run} --key signing.key.pem"
     if outcome == "done":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from expunge.judging.damage import loss_of_the_rest
+from expunge.judging.damage import loss_of_the_rest, side_effects
 from expunge.judging.outputs import Judged, hits, masked, most_known, percent
 from expunge.records import Outcome, OutcomeReport
 
@@ -40,13 +40,9 @@ def judge_absent(case: Judged) -> OutcomeReport:
     wrecked: str | None = None
     if rest is not None and before.judge is not None and after.judge is not None:
         if int(rest.sum()) >= limits.least_rows and judge_labels is not None:
-            wrecked = loss_of_the_rest(
-                masked(before.judge[rest], gone),
-                after.judge[rest],
-                judge_labels[rest],
-                limits,
-                figures,
-            )
+            old, new = masked(before.judge[rest], gone), after.judge[rest]
+            beyond = side_effects(old, new, gone, limits, figures)
+            wrecked = loss_of_the_rest(old, new, judge_labels[rest], limits, figures) or beyond
         else:
             rest = None
     if wrecked is not None:

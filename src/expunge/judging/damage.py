@@ -1,4 +1,4 @@
-"""Was what stays damaged: the mean, and the worst class."""
+"""What became of what stays: its mean accuracy, its worst class, and which rows moved at all."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from expunge.functional.intervals import paired_difference
+from expunge.functional.membership import movement
 from expunge.judging.outputs import hits, percent
 from expunge.records import Limits
 
-__all__ = ["loss_of_the_rest"]
+__all__ = ["loss_of_the_rest", "side_effects"]
 
 
 def loss_of_the_rest(
@@ -52,4 +53,28 @@ def loss_of_the_rest(
                 f"class {label} fell by {-100 * fall:.1f} points (limit: {limits.worst_drop:g}; "
                 f"interval {100 * low:.1f} to {100 * high:.1f})"
             )
+    return None
+
+
+def side_effects(
+    before: Float[Tensor, "rows classes"],
+    after: Float[Tensor, "rows classes"],
+    gone: frozenset[int],
+    limits: Limits,
+    figures: dict[str, float],
+) -> str | None:
+    """The sentence that says which side effect is beyond its limit, or None; adds figures.
+
+    `others_moved` is the share of rows with any other logit among the classes that stay,
+    `others_flipped` the share with another most likely class; `before` has the outputs that are
+    gone at −inf.
+    """
+    stays = [c for c in range(before.shape[1]) if c not in gone]
+    moved = percent(movement(before[:, stays], after[:, stays]) > 0)
+    flipped = percent(before.argmax(1) != after.argmax(1))
+    figures.update(others_moved=moved, others_flipped=flipped)
+    if moved > limits.most_moved:
+        return f"{moved:.2f} % of what stays got other logits (limit: {limits.most_moved:g} %)"
+    if flipped > limits.most_flipped:
+        return f"{flipped:.2f} % of what stays changed its class (limit: {limits.most_flipped:g} %)"
     return None

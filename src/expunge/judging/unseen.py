@@ -12,7 +12,7 @@ from expunge.functional.membership import (
     movement,
     null_half_width,
 )
-from expunge.judging.damage import loss_of_the_rest
+from expunge.judging.damage import loss_of_the_rest, side_effects
 from expunge.judging.outputs import Judged, Outputs, hits, percent
 from expunge.records import Limits, Outcome, OutcomeReport
 
@@ -42,10 +42,9 @@ def judge_unseen(case: Judged) -> OutcomeReport:
 
     The signal is the larger distance from 0.5 of the class-matched loss AUC and margin AUC. It must
     lie above the band that chance gives before the edit to be judged at all, and fall by half; a
-    smaller fall into the band is undetermined. Two figures are reported and not judged:
-    `before_after_auc`, how well the largest change of a logit tells forget records from judge rows
-    (an attacker who holds both models), and `others_moved`, the percentage of judge rows with any
-    change.
+    smaller fall into the band is undetermined. `before_after_auc`, how well the largest change of a
+    logit tells forget records from judge rows (an attacker who holds both models), is reported and
+    not judged.
     """
     before, after, limits, gone = case.before, case.after, case.limits, case.gone
     forget_labels, judge_labels = case.labels, case.judge_labels
@@ -89,10 +88,9 @@ def judge_unseen(case: Judged) -> OutcomeReport:
             f"(membership: {visible})",
             figures=figures,
         )
-    figures["others_moved"] = percent(moved[kept] > 0)
-    wrecked = loss_of_the_rest(
-        before.judge[kept], after.judge[kept], judge_labels[kept], limits, figures
-    )
+    old, new = before.judge[kept], after.judge[kept]
+    beyond = side_effects(old, new, frozenset(), limits, figures)
+    wrecked = loss_of_the_rest(old, new, judge_labels[kept], limits, figures) or beyond
     if wrecked is not None:
         return OutcomeReport(outcome=Outcome.WRECKED, reason=wrecked, figures=figures)
     if lead <= band:

@@ -7,7 +7,7 @@ records: the door `unlearn` does, and hands it a `Run` for the rest.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self, final
 
@@ -71,6 +71,23 @@ class Method(ABC):
         refused.
         """
         del model, task, before
+
+    def widened(self, task: ForgetTask) -> ForgetTask:
+        """The request as this method takes it: rows that stay may join the forget set.
+
+        Called by the door after its own checks of the request, before the holdout is split and
+        `refuse` is called; the rows that join are forgotten like the others. Only `chosen` may
+        change, and no row may leave it. By default the request is taken as it is.
+        """
+        return task
+
+    def refused_by_data(self, task: ForgetTask) -> Mapping[int, str]:
+        """Positions of `task.forget` that `apply` will refuse whatever the model, with reasons.
+
+        Called by a dry run only. By default none is foreseen.
+        """
+        del task
+        return {}
 
     @abstractmethod
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:

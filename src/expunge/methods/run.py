@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
@@ -49,7 +49,8 @@ class Log:
     """What a method says and does while it runs; the door writes the record from it.
 
     `structure` is said by methods that choose it per request, `evidence` by those that prove
-    something; `forget_sums` are sums over the forget rows that were taken on the way.
+    something; `forget_sums` are sums over the forget rows that were taken on the way. `refused`
+    says for the positions of records that nothing was done for why.
     """
 
     notes: list[str] = field(default_factory=list)
@@ -59,6 +60,7 @@ class Log:
     structure: Structure | None = None
     evidence: Evidence | None = None
     forget_sums: Sums | None = None
+    refused: dict[int, str] = field(default_factory=dict)
 
 
 @final
@@ -129,6 +131,13 @@ class Run:
     def shape(self, structure: Structure) -> None:
         """Say how the edited module relates to the given one, where that depends on the request."""
         self.record.structure = structure
+
+    def refuse_records(self, positions: Iterable[int], reason: str) -> None:
+        """Say for which records of `task.forget` nothing was done, and why.
+
+        They are counted in the outcome, are not forgotten, and can be asked for again.
+        """
+        self.record.refused.update(dict.fromkeys(positions, reason))
 
     def prove(self, evidence: Evidence | None) -> None:
         """Hand in what a certificate of all requests so far is written from."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from expunge.records import Measurement, NotMeasured
+from expunge.records import Limits, Measurement, NotMeasured
 
-__all__ = ["Audited", "audit_rows", "detail_rows"]
+__all__ = ["Audited", "audit_rows", "detail_rows", "limits_line", "side_effect_rows"]
 
 
 class Audited(Protocol):
@@ -149,3 +150,30 @@ def _without_most_classes(
 
     shown = sorted(classes, key=change, reverse=True)[:_MOST_CLASSES]
     return [m for m in own if not m.name.startswith("class_") or m in shown]
+
+
+def side_effect_rows(
+    figures: Mapping[str, float], limits: Limits
+) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: how many judge rows that stay moved or changed their class, and limits."""
+    shown = (
+        ("got other logits", "others_moved", limits.most_moved),
+        ("changed class", "others_flipped", limits.most_flipped),
+    )
+    rows = [
+        [words, f"{figures[name]:.2f} %", "–" if limit == 100 else f"{limit:g} %"]
+        for words, name, limit in shown
+        if name in figures
+    ]
+    return ["side effects on judge rows", "share", "limit"], rows
+
+
+def limits_line(limits: Limits) -> str:
+    """What stands beside an outcome: limits that are not the defaults; "" where all are."""
+    usual = Limits()
+    others = [
+        f"{f.name} {getattr(limits, f.name):g} instead of {getattr(usual, f.name):g}"
+        for f in dataclasses.fields(Limits)
+        if getattr(limits, f.name) != getattr(usual, f.name)
+    ]
+    return f" (limits: {', '.join(others)})" if others else ""

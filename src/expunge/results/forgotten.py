@@ -29,7 +29,7 @@ __all__ = ["Forgotten", "commitment", "found_again", "never_forgotten", "still_t
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Forgotten:
-    """One request that was served: its ids and classes stay forgotten in every later request.
+    """What was served of a request: its ids and classes stay forgotten in every later request.
 
     `labels` are those of the ids then, None where an old history does not tell. `rows` is kept in
     memory so that later requests check it again; None after a reload.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import final
 
 from torch import nn
@@ -26,9 +27,10 @@ class Unlearned:
     """What `unlearn` returns: the edited model, the record, and statistics where they were kept.
 
     `original` is the model that was given (not a copy). `forgotten` lists every request so far,
-    the latest last. `split_seed` fixes the holdout split for all later requests and audits.
-    `history_known` is False for a run loaded without its private part: it cannot serve further.
-    `evidence` is what a certificate is written from, where the method proves something;
+    the latest last; `refused` says by id for which records of the latest one nothing was done, and
+    why: these are not forgotten. `split_seed` fixes the holdout split for all later requests and
+    audits. `history_known` is False for a run loaded without its private part: it cannot serve
+    further. `evidence` is what a certificate is written from, where the method proves something;
     `certificate` the digest of the one saved with the run, where it was loaded from a folder.
     `read` holds the logits that the door has read, in memory only, so that no row passes through
     the same weights twice.
@@ -44,6 +46,7 @@ class Unlearned:
     history_known: bool = True
     evidence: Evidence | None = None
     certificate: str | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
     read: Read | None = None
 
     @property

@@ -40,7 +40,7 @@ def full_job(result: Unlearned, job: ResolvedJob | None) -> dict[str, Any]:
     if latest.scope == "classes":
         forget["classes"] = sorted(latest.classes)
     else:
-        forget["ids"] = list(latest.ids)
+        forget["ids"] = [*latest.ids, *result.refused]
     return {
         "seed": record.seed,
         "forget": forget,

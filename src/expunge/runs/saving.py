@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,8 +66,8 @@ def save_run(
             write_private(private / "members.npy", buffer.getvalue())
         if result.evidence is not None and result.record.outcome.outcome.accepted:
             write_certificate(folder, result.evidence)
-        if result.evidence is not None:
-            write_private(private / "left.json", _left(result.evidence).encode())
+        if result.evidence is not None or result.refused:
+            write_private(private / "left.json", _left(result).encode())
     return path
 
 
@@ -83,9 +84,20 @@ def save_audit(run: Path | str, report: AuditReport) -> Path:
     return path
 
 
-def _left(evidence: Evidence) -> str:
+def _left(result: Unlearned) -> str:
     """Records that nothing was done for: why, and the ids of the retained rows that prevent it."""
-    entries = [
+    entries = [] if result.evidence is None else _without_claim(result.evidence)
+    named = {entry["id"] for entry in entries}
+    entries += [
+        {"id": text, "reason": reason}
+        for text, reason in result.refused.items()
+        if text not in named
+    ]
+    return json.dumps(entries, ensure_ascii=False, indent=2) + "\n"
+
+
+def _without_claim(evidence: Evidence) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = [
         {"id": e.id, "label": e.label, "reason": e.reason, "because of": list(e.names)}
         for e in evidence.entangled
     ]
@@ -93,7 +105,7 @@ def _left(evidence: Evidence) -> str:
     entries += [
         {"id": text, "reason": "of an earlier request"} for text in evidence.earlier_without_claim
     ]
-    return json.dumps(entries, ensure_ascii=False, indent=2) + "\n"
+    return entries
 
 
 def _history_missing(verb: str) -> str:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from expunge.errors import InputError
 from expunge.methods.base import Method, Progress
 from expunge.methods.run import Means
-from expunge.network.heads import Head
 from expunge.network.state import device_of
 from expunge.records import Limits
 from expunge.results.unlearned import Unlearned
@@ -33,7 +32,8 @@ from expunge.unlearning.history import settled, split_of, without_forgotten
 from expunge.unlearning.looks import judged, looked_at
 from expunge.unlearning.promises import kept_promises
 from expunge.unlearning.record import result_of
-from expunge.unlearning.request import Past, Request
+from expunge.unlearning.request import Found, Past, Request
+from expunge.unlearning.served import served_by
 from expunge.unlearning.stored import empty_for, stored
 from expunge.unlearning.work import private_copy, worked
 
@@ -67,7 +67,7 @@ def unlearn(
     `factory` builds (as for `load_run`), or by default in a second copy of the given model.
 
     A poor result is not an error: it is named in `record.outcome` (`no-op`, `ineffective`,
-    `wrecked`, `undetermined` or `done`).
+    `wrecked`, `undetermined`, `incomplete` or `done`).
     """
     began = time.perf_counter()
     means = Means(
@@ -86,8 +86,9 @@ def unlearn(
     with isolated(means.seed, means.device) as generator:
         work = worked(request, copied, before, generator)
     kept = stored(request, empty, kept_promises(request, before, work))
-    verdict = judged(request, before, kept)
-    return result_of(request, work, kept.edited, verdict, time.perf_counter() - began)
+    served = served_by(request, work)
+    verdict = judged(request, before, kept, served)
+    return result_of(served, work, kept.edited, verdict, time.perf_counter() - began)
 
 
 def _device(model: nn.Module | Unlearned, device: torch.device | str | None) -> torch.device:
@@ -136,11 +137,14 @@ def _opened(
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """What `rehearse` found: the request is fit to run, with these sizes."""
+    """What `rehearse` found: the request is fit to run, with these sizes.
 
-    head: Head | None
-    classes: int
+    `refused` are the positions of forget rows that the method will refuse, as far as the data tell.
+    """
+
+    found: Found
     forget_count: int
+    refused: Mapping[int, str]
     retain_count: int | None
     tune_count: int
     judge_count: int
@@ -171,9 +175,9 @@ def rehearse(
     request = _opened(model, method, task, means)
     task, split = request.task, request.split
     return Rehearsal(
-        head=request.found.head,
-        classes=request.found.classes,
+        found=request.found,
         forget_count=len(task.forget),
+        refused=method.refused_by_data(task),
         retain_count=None if task.retain is None else len(task.retain),
         tune_count=0 if split.tune is None else len(split.tune),
         judge_count=0 if split.judge is None else len(split.judge),

@@ -10,7 +10,7 @@ from torch import nn
 
 from expunge.certificate.facts import Evidence
 from expunge.data.digests import content_digests
-from expunge.errors import TaskError
+from expunge.errors import ContractError, TaskError
 from expunge.judging.absent import absent_again
 from expunge.judging.outputs import Judged, Outputs
 from expunge.judging.split import Split, tune_and_judge
@@ -64,8 +64,24 @@ def without_forgotten(
         chosen=None if task.chosen is None else task.chosen[places],
         gone=gone,
     )
-    _refuse_nothing_left(kept, method)
-    return kept, dataclasses.replace(past, forgotten=requests, notes=notes)
+    taken, joined = _widened(kept, method)
+    if joined:
+        notes += (f"{joined} rows with the same input as a record of the request joined it",)
+    _refuse_nothing_left(taken, method)
+    return taken, dataclasses.replace(past, forgotten=requests, notes=notes)
+
+
+def _widened(task: ForgetTask, method: Method) -> tuple[ForgetTask, int]:
+    """The request as the method takes it, and how many rows that stay joined it."""
+    taken = method.widened(task)
+    if taken is task:
+        return task, 0
+    if task.chosen is None or taken.chosen is None or bool((task.chosen & ~taken.chosen).any()):
+        raise ContractError(
+            f"Expected `widened` of method {method.info.name!r} to let rows that stay join the "
+            "request, and none leave it. This is a bug in the method."
+        )
+    return dataclasses.replace(task, chosen=taken.chosen), len(taken.forget) - len(task.forget)
 
 
 def _refuse_repeated_classes(task: ForgetTask, requests: Sequence[Forgotten]) -> None:

@@ -17,6 +17,7 @@ from expunge.network.state import Layout, digest_of, layout_of, state_of
 from expunge.records import Outcome, OutcomeReport
 from expunge.unlearning.history import judge_again
 from expunge.unlearning.request import Request
+from expunge.unlearning.served import Served
 from expunge.unlearning.stored import Stored, greatest, in_memory, moved
 
 __all__ = ["Look", "Verdict", "judged", "looked_at"]
@@ -58,8 +59,8 @@ def looked_at(request: Request, copied: nn.Module) -> Look:
     )
 
 
-def judged(request: Request, before: Look, stored: Stored) -> Verdict:
-    """Judge the stored model on the forget and judge rows, and earlier requests again."""
+def judged(request: Request, before: Look, stored: Stored, served: Served) -> Verdict:
+    """Judge the stored model on the records served and the judge rows, and earlier requests."""
     edited, first = stored.edited, before.outputs[0]
     if stored.unfit is None and digest_of(state_of(edited.model)) == before.digest:
         outcome = OutcomeReport(outcome=Outcome.NO_OP, reason=_SAME_BYTES)
@@ -78,15 +79,17 @@ def judged(request: Request, before: Look, stored: Stored) -> Verdict:
         return Verdict(outcome=outcome, before=first, after=after[0], notes=said)
     judge = request.split.judge
     case = Judged(
-        before=first,
-        after=after[0],
-        labels=request.task.forget.labels,
+        before=served.part(first),
+        after=served.part(after[0]),
+        labels=served.request.task.forget.labels,
         judge_labels=None if first.judge is None or judge is None else judge.labels,
         gone=request.task.gone,
         limits=request.means.limits,
     )
     report = judge_absent(case) if request.task.aim == "absent" else judge_unseen(case)
-    report, notes = judge_again(request, before.outputs[1:], after[1:], report, edited.evidence)
+    report, notes = judge_again(
+        served.request, before.outputs[1:], after[1:], report, edited.evidence
+    )
     if "training" in request.method.info.needs and not report.outcome.accepted:
         report = replace(
             report,
@@ -96,7 +99,7 @@ def judged(request: Request, before: Look, stored: Stored) -> Verdict:
     if stored.unfit is not None and report.outcome is Outcome.DONE:
         reason = f"judged in memory alone: {stored.unfit} (measured: {report.reason})"
         report = replace(report, outcome=Outcome.UNDETERMINED, reason=reason)
-    return Verdict(outcome=report, before=first, after=after[0], notes=(*notes, *said))
+    return Verdict(outcome=served.said(report), before=first, after=after[0], notes=(*notes, *said))
 
 
 _SAME_BYTES = "the weights are bit-identical to the original's"

@@ -21,17 +21,23 @@ from expunge.statistics.features import FeatureStatistics
 from expunge.unlearning.looks import Verdict
 from expunge.unlearning.promises import Edited
 from expunge.unlearning.request import Request
+from expunge.unlearning.served import Served
 from expunge.unlearning.work import Work
 
 __all__ = ["result_of"]
 
 
 def result_of(
-    request: Request, work: Work, edited: Edited, verdict: Verdict, seconds: float
+    served: Served, work: Work, edited: Edited, verdict: Verdict, seconds: float
 ) -> Unlearned:
-    """The edited model with everything that is known of it; `seconds` are those of the call."""
+    """The edited model with everything that is known of it; `seconds` are those of the call.
+
+    Only the records that were served are remembered as forgotten.
+    """
+    request, whole = served.request, served.whole.task.forget
     forgotten = _forgotten(request)
-    statistics, void = _carried_statistics(request, work, edited.model)
+    statistics, void = _carried_statistics(served, work, edited.model)
+    certificate, certified = served.certified(verdict.outcome, edited.evidence)
     notes = (*request.past.notes, *work.run.record.notes, *_voided(request, edited))
     record = RunRecord(
         version=RECORD_VERSION,
@@ -45,7 +51,7 @@ def result_of(
         outcome=verdict.outcome,
         limits=request.means.limits,
         cost=_cost(work, edited, seconds),
-        forget_count=len(request.task.forget),
+        forget_count=len(whole),
         retain_count=None if request.task.retain is None else len(request.task.retain),
         tune_count=0 if request.split.tune is None else len(request.split.tune),
         judge_count=0 if request.split.judge is None else len(request.split.judge),
@@ -58,6 +64,9 @@ def result_of(
         notes=(*notes, *verdict.notes, *void),
         log={name: tuple(values) for name, values in work.run.record.scalars.items()},
         environment=environment(request.means.device),
+        served_count=len(served.places),
+        certified_count=certified,
+        certificate=certificate,
     )
     return Unlearned(
         model=edited.model,
@@ -68,7 +77,8 @@ def result_of(
         original=request.model,
         head=edited.head,
         evidence=edited.evidence,
-        read=_read(request, verdict),
+        refused={whole.ids[i]: reason for i, reason in served.refused.items()},
+        read=_read(served.whole, verdict),
     )
 
 
@@ -126,16 +136,18 @@ def _read(request: Request, verdict: Verdict) -> Read | None:
 
 
 def _carried_statistics(
-    request: Request, work: Work, edited: nn.Module
+    served: Served, work: Work, edited: nn.Module
 ) -> tuple[FeatureStatistics | None, tuple[str, ...]]:
     """Statistics of what stays: head edits update them, backbone edits invalidate them; notes."""
+    request = served.request
     statistics, head = work.handed.statistics or request.task.statistics, request.head
     if statistics is None or head is None or statistics.members is None:
         return None, ()
     if backbone_digest(edited, head) != statistics.backbone:
         return None, ("the feature statistics are void: the backbone changed",)
     forget = request.task.forget
-    sums = work.run.record.forget_sums or collect_sums(
+    taken = None if served.refused else work.run.record.forget_sums
+    sums = taken or collect_sums(
         edited,
         head,
         forget,

@@ -73,7 +73,7 @@ def record_evidence(edit: Edit, origin: Origin) -> Evidence:
         layers=scene.layers,
         records=records,
         entangled=tuple(_witnessed(e, scene) for e in edit.entangled),
-        earlier_without_claim=() if past is None else _without_claim(past),
+        earlier_without_claim=() if past is None else _without_claim(past, ids),
         unmerged=tuple(ids[i] for i in range(len(ids)) if i not in edit.claims)
         if edit.form == "merged"
         else (),
@@ -151,10 +151,13 @@ def _witnessed(entry: Entangled, scene: Scene) -> EntangledEvidence:
     )
 
 
-def _without_claim(past: Evidence) -> tuple[str, ...]:
-    """Ids of all requests so far for which nothing is claimed."""
+def _without_claim(past: Evidence, asked: Sequence[str]) -> tuple[str, ...]:
+    """Ids of all requests so far for which nothing is claimed; less those asked for again now."""
     left = tuple(e.id for e in past.entangled)
-    return (*past.earlier_without_claim, *left, *past.unmerged)
+    again = set(asked)
+    return tuple(
+        text for text in (*past.earlier_without_claim, *left, *past.unmerged) if text not in again
+    )
 
 
 def _base(

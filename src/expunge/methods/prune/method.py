@@ -33,6 +33,7 @@ does) but the outputs of data the model never saw. The patch of the paper is `pr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, final
 
@@ -62,7 +63,9 @@ class Prune(Method):
     `auto`: merged where it fits at no more than 0.1 points of tune accuracy, tried up to d/4
     records and for `merge_seconds`. `tolerance` is the least ρ of |ℓ' − ℓ*|∞ ≤ ρ, `margin` the
     forced lead in logits, `jitter` how far targets are moved, `ridge` ε relative to the mean
-    feature variance, `nearest` the first cuts of the linear program.
+    feature variance, `nearest` the first cuts of the linear program. `entangled`: what becomes of
+    records that no gate separates: `refuse` (they are counted, and not forgotten), `forget-twins`
+    (rows that stay and are the same input join the request), or `error`.
     """
 
     spec: Literal["auto", "unseen", "mispredict"] = "auto"
@@ -73,6 +76,7 @@ class Prune(Method):
     ridge: NotNegative = 1e-3
     nearest: Count = 100
     merge_seconds: NotNegative = 5.0
+    entangled: Literal["refuse", "forget-twins", "error"] = "refuse"
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="prune",
@@ -121,6 +125,26 @@ class Prune(Method):
             )
         if before.head is not None:
             refuse_head(model, before.head, task.scope, before, self.form)
+        if self.entangled == "error" and task.scope == "records":
+            from expunge.methods.prune.leaving import refuse_identical
+
+            refuse_identical(task)
+
+    def widened(self, task: ForgetTask) -> ForgetTask:
+        """The request with rows of the same inputs, where they are to be forgotten with it."""
+        if self.entangled != "forget-twins" or task.scope == "classes":
+            return task
+        from expunge.methods.prune.leaving import with_twins
+
+        return with_twins(task)
+
+    def refused_by_data(self, task: ForgetTask) -> Mapping[int, str]:
+        """The records that are the same input as a row that stays."""
+        if task.scope == "classes":
+            return {}
+        from expunge.methods.prune.leaving import same_inputs
+
+        return same_inputs(task)
 
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Take the class's row away, or patch the records."""

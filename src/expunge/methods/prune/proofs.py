@@ -78,8 +78,8 @@ def still_proven(scene: Scene, patch: Patch) -> Scene:
     if opened:
         raise MethodError(
             f"Expected every gate to be shut on what stays, but {opened} rows open a gate of an "
-            "earlier request. Rows like those forgotten were added to the training data since: "
-            "forget them too, or retrain."
+            "earlier request. Rows like those forgotten were added to the training data since, or "
+            "are records that an earlier request refused: forget them too, or retrain."
         )
     if scene.past is None:
         return scene

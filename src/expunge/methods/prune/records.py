@@ -11,6 +11,7 @@ from torch import nn
 
 from expunge.methods.prune.evidence import Edit, Origin, record_evidence
 from expunge.methods.prune.fitting import fit_gates
+from expunge.methods.prune.leaving import refuse_entangled, refuse_unserved
 from expunge.methods.prune.merged import merged_edit
 from expunge.methods.prune.notes import say_from_features, say_patched, say_wider
 from expunge.methods.prune.proofs import (
@@ -46,10 +47,13 @@ def patched(model: nn.Module, task: ForgetTask, run: Run, method: Prune) -> nn.M
         tolerance=method.tolerance,
         seconds=method.merge_seconds,
     ) or _gated_edit(scene, targets, method, run)
+    if method.entangled == "error":
+        refuse_entangled(edit)
     evidence = record_evidence(edit, _origin(run, method, edit))
     run.log("patch_seconds", time.perf_counter() - began)
     run.prove(evidence)
     run.shape("same" if edit.form == "merged" else "wraps")
+    refuse_unserved(run, edit)
     say_patched(run, edit)
     return replaced(model, scene.head.name, edit.layer)
 

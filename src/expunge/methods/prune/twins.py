@@ -6,7 +6,7 @@ bits where it was read in another batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from expunge.data.digests import content_digests
@@ -21,11 +21,13 @@ __all__ = ["Twins", "find_twins"]
 class Twins:
     """`groups` holds the position of every forget record once, those of equal inputs together.
 
-    `retained` maps the positions of records to the first retained row that is the same input.
+    `retained` maps the positions of records to the first retained row that is the same input;
+    `copies` are all retained rows that are the input of some record, in order.
     """
 
     groups: tuple[list[int], ...]
     retained: dict[int, int]
+    copies: tuple[int, ...] = ()
 
 
 def find_twins(forget: Rows, retain: Rows | None) -> Twins:
@@ -38,14 +40,15 @@ def find_twins(forget: Rows, retain: Rows | None) -> Twins:
         members = groups.setdefault(digest, [])
         members.append(position)
         _check_labels(forget, members[0], forget, position)
-    found = Twins(tuple(groups.values()), {})
+    found, copies = Twins(tuple(groups.values()), {}), list[int]()
     if retain is None:
         return found
     for row, digest in enumerate(content_digests(retain)):
         for position in groups.get(digest, []):
             _check_labels(forget, position, retain, row)
             found.retained.setdefault(position, row)
-    return found
+            copies.append(row)
+    return replace(found, copies=tuple(dict.fromkeys(copies)))
 
 
 def _check_labels(forget: Rows, position: int, other: Rows, row: int) -> None:
