@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, final
 
 from expunge.errors import InputError
-from expunge.settings import NotNegative, Range
+from expunge.settings import Range
 
 __all__ = [
     "RECORD_VERSION",
@@ -135,19 +135,21 @@ class Outcome(enum.Enum):
 class Limits:
     """When a run counts as ineffective, wrecked or undetermined. Accuracies in points (percent).
 
-    `forget_accuracy`: largest accuracy that may be left on a forgotten class.
-    `mean_drop`, `worst_drop`: loss on what stays, in the mean and on the worst class.
-    `confidence`: of the paired interval that must exclude no loss.
-    `least_rows`: with fewer judge rows nothing is concluded.
-    `most_moved`, `most_flipped`: share of judge rows that stay, in percent, that may get other
-    logits, and another class; 100 limits nothing.
+    `forget_accuracy`: largest accuracy that may be left on a forgotten class; `class_bound`:
+    largest one-sided upper bound of it on judge rows. `mean_drop`, `worst_drop`: loss on what
+    stays, in the mean and on the worst class; `mean_bound`: largest loss in the mean that the
+    judge rows may leave open. `confidence`: of every interval and bound. `least_rows`: with fewer
+    judge rows nothing is concluded. `most_moved`, `most_flipped`: share of judge rows that stay, in
+    percent, that may get other logits, and another class; 100 limits nothing.
     """
 
-    forget_accuracy: NotNegative = 5.0
-    mean_drop: NotNegative = 2.0
-    worst_drop: NotNegative = 10.0
-    confidence: Annotated[float, Range(above=0, below=1)] = 0.95
-    least_rows: Annotated[int, Range(least=0)] = 20
+    forget_accuracy: Annotated[float, Range(least=0, most=20)] = 5.0
+    class_bound: Annotated[float, Range(above=0, most=40)] = 10.0
+    mean_drop: Annotated[float, Range(least=0, most=10)] = 2.0
+    mean_bound: Annotated[float, Range(above=0, most=20)] = 4.0
+    worst_drop: Annotated[float, Range(least=0, most=30)] = 10.0
+    confidence: Annotated[float, Range(least=0.8, most=0.999)] = 0.95
+    least_rows: Annotated[int, Range(least=2, most=10_000)] = 20
     most_moved: Annotated[float, Range(least=0, most=100)] = 100.0
     most_flipped: Annotated[float, Range(least=0, most=100)] = 100.0
 

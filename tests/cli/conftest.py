@@ -72,7 +72,7 @@ def scale(inputs, generator):
 
 def fit(model, dataset, *, generator, device):
     from expunge import Recipe
-    return Recipe(epochs=3, batch_size=32, lr=0.05)(
+    return Recipe(epochs=15, batch_size=32, lr=0.05)(
         model, dataset, generator=generator, device=device
     )
 """
@@ -142,7 +142,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     centres = generator.normal(size=(4, 8)) * 1.6
     train = _rows(320, "person", generator, centres)
     np.savez(folder / "train.npz", **train)
-    np.savez(folder / "holdout.npz", **_rows(320, "holdout", generator, centres))
+    np.savez(folder / "holdout.npz", **_rows(640, "holdout", generator, centres))
     (folder / "jobnets.py").write_text(NETS)
     (folder / "jobdata.py").write_text(DATA)
     namespace: dict = {}

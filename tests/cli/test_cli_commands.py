@@ -110,7 +110,7 @@ def test_check_edits_and_writes_nothing(project, monkeypatch):
     assert (code, out) == (0, "")
     assert {p.name for p in project.folder.iterdir()} <= before
     assert "head 3, 16 features, 4 classes" in err
-    assert "98.44 % on holdout" in err
+    assert "98.28 % on holdout" in err
     assert "80 rows matched" in err
     assert "forget, head, statistics" in err
     assert "warning" not in err
@@ -123,7 +123,7 @@ def test_check_as_json(project):
     assert code == 0
     assert facts["forget_count"] == 80
     assert facts["retain_count"] == 240
-    assert (facts["tune_count"], facts["judge_count"]) == (160, 160)
+    assert (facts["tune_count"], facts["judge_count"]) == (320, 320)
     assert facts["needs"] == ["retain"]
     assert facts["near_chance"] is False
     assert facts["expected_seconds"] > 0

@@ -6,9 +6,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
-from expunge.functional.intervals import clopper_pearson, mean_interval, paired_difference
+from expunge.functional.intervals import (
+    clopper_pearson,
+    mean_interval,
+    paired_difference,
+    rows_for_bound,
+    upper_bound,
+)
 
 
 @given(n=st.integers(1, 400), share=st.floats(0, 1), confidence=st.sampled_from([0.9, 0.95, 0.99]))
@@ -66,3 +72,19 @@ def test_mean_interval_by_hand():
     half = 1.959963984540054 * math.sqrt(14 / 3) / 2
     assert (mean, low, high) == pytest.approx((3.0, 3.0 - half, 3.0 + half))
     assert mean_interval(torch.tensor([4.0])) == (4.0, 4.0, 4.0)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 29), (1, 46), (2, 61), (5, 5)])
+def test_upper_bound_is_where_so_few_hits_become_unlikely(hits, n):
+    bound = upper_bound(hits, n)
+    if hits == n:
+        assert bound == 1.0
+    else:
+        assert binom.cdf(hits, n, bound) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("hits", [0, 1, 2, 7])
+@pytest.mark.parametrize("most", [0.02, 0.1, 0.4])
+def test_rows_for_a_bound_are_the_fewest(hits, most):
+    found = rows_for_bound(hits, most)
+    assert upper_bound(hits, found) <= most < upper_bound(hits, found - 1)

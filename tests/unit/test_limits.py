@@ -14,18 +14,37 @@ from expunge.testing import toy
 from expunge.unlearning.door import rehearse
 
 BAD = [
-    ({"forget_accuracy": -0.1}, "`limits.forget_accuracy` to be a number from 0, got -0.1."),
-    ({"mean_drop": -1}, "`limits.mean_drop` to be a number from 0, got -1."),
-    ({"worst_drop": math.nan}, "`limits.worst_drop` to be a number from 0, got nan."),
-    ({"confidence": 0}, "`limits.confidence` to be a number above 0 and below 1, got 0."),
-    ({"confidence": 1.0}, "`limits.confidence` to be a number above 0 and below 1, got 1.0."),
-    ({"least_rows": -1}, "`limits.least_rows` to be an integer from 0, got -1."),
+    (
+        {"forget_accuracy": -0.1},
+        "`limits.forget_accuracy` to be a number from 0 and at most 20, got -0.1.",
+    ),
+    ({"mean_drop": -1}, "`limits.mean_drop` to be a number from 0 and at most 10, got -1."),
+    (
+        {"worst_drop": math.nan},
+        "`limits.worst_drop` to be a number from 0 and at most 30, got nan.",
+    ),
+    ({"confidence": 0}, "`limits.confidence` to be a number from 0.8 and at most 0.999, got 0."),
+    (
+        {"forget_accuracy": 100},
+        "`limits.forget_accuracy` to be a number from 0 and at most 20, got 100.",
+    ),
+    ({"mean_drop": math.inf}, "`limits.mean_drop` to be a number from 0 and at most 10, got inf."),
+    ({"class_bound": 50}, "`limits.class_bound` to be a number above 0 and at most 40, got 50."),
+    ({"mean_bound": 21}, "`limits.mean_bound` to be a number above 0 and at most 20, got 21."),
+    (
+        {"confidence": 1.0},
+        "`limits.confidence` to be a number from 0.8 and at most 0.999, got 1.0.",
+    ),
+    ({"least_rows": 1}, "`limits.least_rows` to be an integer from 2 and at most 10000, got 1."),
     ({"most_moved": -1}, "`limits.most_moved` to be a number from 0 and at most 100, got -1."),
     (
         {"most_flipped": 101},
         "`limits.most_flipped` to be a number from 0 and at most 100, got 101.",
     ),
-    ({"least_rows": 1.5}, "`limits.least_rows` to be an integer from 0, got 1.5."),
+    (
+        {"least_rows": 2.5},
+        "`limits.least_rows` to be an integer from 2 and at most 10000, got 2.5.",
+    ),
 ]
 
 
@@ -64,7 +83,9 @@ def test_a_job_refuses_them_in_the_same_words(fields, words):
 
 def test_the_ends_that_belong_are_taken():
     check_settings(Limits())
-    check_settings(Limits(forget_accuracy=0, mean_drop=0, worst_drop=0, least_rows=0))
+    check_settings(
+        Limits(forget_accuracy=0, mean_drop=0, worst_drop=0, least_rows=2, confidence=0.8)
+    )
 
 
 def test_a_job_may_leave_the_point_out():

@@ -299,9 +299,14 @@ def test_effect_on_digits(digits, label):
     model, train, holdout = digits
     task = expunge.forget_classes(train, {label}, holdout=holdout)
     result = expunge.unlearn(model, MuMis(), task, seed=0)
-    assert result.outcome.outcome is expunge.Outcome.DONE, result.outcome.reason
-    assert result.outcome.figures["forget_after"] <= 2.0
-    assert result.outcome.figures["others_change"] >= -2.0
+    figures = result.outcome.figures
+    assert figures["forget_after"] <= 2.0
+    assert figures["judge_class_after"] <= 5.0
+    assert figures["others_change"] >= -2.0
+    # of some 30 judge rows of a class a single one that is recognised leaves it open
+    settled = figures["class_bound"] <= result.record.limits.class_bound
+    wanted = expunge.Outcome.DONE if settled else expunge.Outcome.UNDETERMINED
+    assert result.outcome.outcome is wanted, result.outcome.reason
 
 
 def test_the_train_mode_variant_fails(monkeypatch):

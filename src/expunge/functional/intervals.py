@@ -8,7 +8,13 @@ from jaxtyping import Float, Int
 from scipy.stats import beta, norm
 from torch import Tensor
 
-__all__ = ["clopper_pearson", "mean_interval", "paired_difference"]
+__all__ = [
+    "clopper_pearson",
+    "mean_interval",
+    "paired_difference",
+    "rows_for_bound",
+    "upper_bound",
+]
 
 
 def clopper_pearson(hits: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -17,6 +23,23 @@ def clopper_pearson(hits: int, n: int, *, confidence: float = 0.95) -> tuple[flo
     low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, n - hits + 1))
     high = 1.0 if hits == n else float(beta.ppf(1 - tail, hits + 1, n - hits))
     return low, high
+
+
+def upper_bound(hits: int, n: int, *, confidence: float = 0.95) -> float:
+    """Exact one-sided upper bound of a rate (Clopper and Pearson 1934), in [0, 1]."""
+    return 1.0 if hits >= n else float(beta.ppf(confidence, hits + 1, n - hits))
+
+
+def rows_for_bound(hits: int, most: float, *, confidence: float = 0.95) -> int:
+    """The fewest rows with so many hits whose upper bound is at most `most`, above 0."""
+    low, high = hits, hits + 1
+    while upper_bound(hits, high, confidence=confidence) > most:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = upper_bound(hits, middle, confidence=confidence) <= most
+        low, high = (low, middle) if enough else (middle, high)
+    return high
 
 
 def paired_difference(

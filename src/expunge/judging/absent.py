@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
-from expunge.judging.damage import loss_of_the_rest, side_effects
+from expunge.functional.intervals import rows_for_bound, upper_bound
+from expunge.judging.damage import (
+    Finding,
+    chance_of,
+    loss_of_the_rest,
+    near_chance,
+    side_effects,
+)
 from expunge.judging.outputs import Judged, hits, masked, most_known, percent
 from expunge.records import Outcome, OutcomeReport
 
@@ -16,61 +24,142 @@ def judge_absent(case: Judged) -> OutcomeReport:
     """Judge a class request: is the class gone, and did what stays survive?
 
     What stays is compared with the original *with the forgotten outputs masked*, since taking a
-    class away lifts its neighbours.
+    class away lifts its neighbours. Nothing can be said where the class was not recognised before.
+    `done` needs at most `forget_accuracy` percent recognised, and for each class a one-sided upper
+    bound of at most `class_bound` on its judge rows.
     """
-    before, after, limits, gone = case.before, case.after, case.limits, case.gone
-    forget_labels, judge_labels = case.labels, case.judge_labels
     figures: dict[str, float] = {
-        "forget_before": percent(hits(before.forget, forget_labels)),
-        "forget_after": percent(hits(after.forget, forget_labels)),
+        "forget_before": percent(hits(case.before.forget, case.labels)),
+        "forget_after": percent(hits(case.after.forget, case.labels)),
     }
-    left = most_known(after.forget, forget_labels)
-    where = "forget records"
-    still_known = left > limits.forget_accuracy
-    rest: Tensor | None = None
-    if judge_labels is not None and before.judge is not None and after.judge is not None:
-        of_class = torch.isin(judge_labels, torch.tensor(sorted(gone)))
-        rest = ~of_class
-        if bool(of_class.any()):
-            own = judge_labels[of_class]
-            figures["judge_class_after"] = percent(hits(after.judge[of_class], own))
-            unseen = most_known(after.judge[of_class], own)
-            if not still_known and unseen > limits.forget_accuracy:
-                left, still_known, where = unseen, True, "judge rows of the class"
-    wrecked: str | None = None
-    if rest is not None and before.judge is not None and after.judge is not None:
-        if int(rest.sum()) >= limits.least_rows and judge_labels is not None:
-            old, new = masked(before.judge[rest], gone), after.judge[rest]
-            beyond = side_effects(old, new, gone, limits, figures)
-            wrecked = loss_of_the_rest(old, new, judge_labels[rest], limits, figures) or beyond
-        else:
-            rest = None
-    if wrecked is not None:
-        return OutcomeReport(outcome=Outcome.WRECKED, reason=wrecked, figures=figures)
-    if still_known:
-        return OutcomeReport(
-            outcome=Outcome.INEFFECTIVE,
-            reason=f"{left:.2f} % of the {where} are still recognised (limit: "
-            f"{limits.forget_accuracy:g} %)",
-            figures=figures,
-        )
-    if rest is None:
-        return OutcomeReport(
-            outcome=Outcome.UNDETERMINED,
-            reason="the class is no longer given, but what stays could not be judged: "
-            + (
-                "there is no holdout"
-                if judge_labels is None
-                else f"fewer than {limits.least_rows} judge rows of classes that stay"
-            ),
-            figures=figures,
-        )
+    damage = _of_the_rest(case, figures)
+    wrecked = damage if damage is not None and damage[0] is Outcome.WRECKED else None
+    found = (
+        _not_known_before(case, figures)
+        or wrecked
+        or _still_known(case, figures)
+        or damage
+        or _not_excluded(case, figures)
+    )
+    if found is not None:
+        return OutcomeReport(outcome=found[0], reason=found[1], figures=figures)
     return OutcomeReport(
         outcome=Outcome.DONE,
         reason=f"{figures['forget_after']:.2f} % of the forget records still recognised, what "
         f"stays changed by {figures['others_change']:+.2f} points against the masked original",
         figures=figures,
     )
+
+
+def _rows(case: Judged) -> tuple[Bool[Tensor, " judge"], Tensor] | None:
+    """Which judge rows are of classes that are gone, and the labels of all; None without any."""
+    if case.judge_labels is None or case.before.judge is None or case.after.judge is None:
+        return None
+    return torch.isin(case.judge_labels, torch.tensor(sorted(case.gone))), case.judge_labels
+
+
+def _not_known_before(case: Judged, figures: dict[str, float]) -> Finding | None:
+    """Where the class, or what stays, was hardly recognised before, nothing can be concluded."""
+    limit, right = case.limits.forget_accuracy, hits(case.before.forget, case.labels)
+    why = "Label numbering? Normalisation? Already gone?"
+    for label in case.labels.unique().tolist():
+        known = percent(right[case.labels == label])
+        if known <= limit:
+            return (
+                Outcome.UNDETERMINED,
+                (
+                    f"class {label} was not recognised before the edit: {known:.2f} % of its "
+                    f"forget records (limit: {limit:g} %). {why}"
+                ),
+            )
+    chance = figures.get("chance")
+    if chance is not None and near_chance(figures["others_before"], chance):
+        return (
+            Outcome.UNDETERMINED,
+            (
+                f"what stays was near chance before the edit: {figures['others_before']:.2f} % "
+                f"right (chance: {chance:.1f} %). {why}"
+            ),
+        )
+    return None
+
+
+def _of_the_rest(case: Judged, figures: dict[str, float]) -> Finding | None:
+    """What became of the judge rows of classes that stay."""
+    found = _rows(case)
+    if found is None:
+        reason = "what stays could not be judged: there is no holdout"
+        return Outcome.UNDETERMINED, f"the class is no longer given, but {reason}"
+    of_class, labels = found
+    rest, limits = ~of_class, case.limits
+    if int(rest.sum()) < limits.least_rows:
+        return (
+            Outcome.UNDETERMINED,
+            (
+                "the class is no longer given, but what stays could not be judged: fewer than "
+                f"{limits.least_rows} judge rows of classes that stay"
+            ),
+        )
+    assert case.before.judge is not None
+    assert case.after.judge is not None
+    old, new = masked(case.before.judge[rest], case.gone), case.after.judge[rest]
+    figures["chance"] = chance_of(old)
+    beyond = side_effects(old, new, case.gone, limits, figures)
+    lost = loss_of_the_rest(old, new, labels[rest], limits, figures)
+    return lost if lost is not None and lost[0] is Outcome.WRECKED else beyond or lost
+
+
+def _still_known(case: Judged, figures: dict[str, float]) -> Finding | None:
+    """Whether the forget records, or judge rows of the class, are still given their class."""
+    limit = case.limits.forget_accuracy
+    left, where = most_known(case.after.forget, case.labels), "forget records"
+    found = _rows(case)
+    if found is not None and bool(found[0].any()):
+        of_class, labels = found
+        assert case.after.judge is not None
+        answers, own = case.after.judge[of_class], labels[of_class]
+        figures["judge_class_after"] = percent(hits(answers, own))
+        unseen = most_known(answers, own)
+        if left <= limit < unseen:
+            left, where = unseen, "judge rows of the class"
+    if left <= limit:
+        return None
+    reason = f"{left:.2f} % of the {where} are still recognised (limit: {limit:g} %)"
+    return Outcome.INEFFECTIVE, reason
+
+
+def _not_excluded(case: Judged, figures: dict[str, float]) -> Finding | None:
+    """Whether the judge rows are too few to say that a class is gone for rows never seen."""
+    assert case.after.judge is not None
+    assert case.judge_labels is not None
+    most, limits = 0.0, case.limits
+    right = hits(case.after.judge, case.judge_labels)
+    for label in case.labels.unique().tolist():
+        own = right[case.judge_labels == label]
+        if not len(own):
+            return (
+                Outcome.UNDETERMINED,
+                (
+                    f"there is no judge row of class {label}: that it is not given for the forget "
+                    "records alone says nothing. Give a holdout with rows of it"
+                ),
+            )
+        known = int(own.sum())
+        bound = 100 * upper_bound(known, len(own), confidence=limits.confidence)
+        most = max(most, bound)
+        if bound > limits.class_bound:
+            enough = rows_for_bound(known, limits.class_bound / 100, confidence=limits.confidence)
+            figures["class_bound"] = bound
+            return (
+                Outcome.UNDETERMINED,
+                (
+                    f"{known} of {len(own)} judge rows of class {label} are recognised, so that up "
+                    f"to {bound:.1f} % of such rows may be (limit: {limits.class_bound:g} %); "
+                    f"{enough} judge rows with as many recognised would settle it"
+                ),
+            )
+    figures["class_bound"] = most
+    return None
 
 
 def absent_again(case: Judged) -> OutcomeReport:

@@ -90,9 +90,10 @@ def judge_unseen(case: Judged) -> OutcomeReport:
         )
     old, new = before.judge[kept], after.judge[kept]
     beyond = side_effects(old, new, frozenset(), limits, figures)
-    wrecked = loss_of_the_rest(old, new, judge_labels[kept], limits, figures) or beyond
-    if wrecked is not None:
-        return OutcomeReport(outcome=Outcome.WRECKED, reason=wrecked, figures=figures)
+    lost = loss_of_the_rest(old, new, judge_labels[kept], limits, figures)
+    damage = lost if lost is not None and lost[0] is Outcome.WRECKED else beyond
+    if damage is not None:
+        return OutcomeReport(outcome=damage[0], reason=damage[1], figures=figures)
     if lead <= band:
         return OutcomeReport(
             outcome=Outcome.UNDETERMINED,

@@ -29,7 +29,7 @@ __all__ = ["TOYS", "Toy", "ToyCnn", "ToyData", "ToyMapping", "ToyMlp", "ToyName"
 ToyName = Literal["mlp", "cnn", "mapping"]
 
 _CLASSES = 5
-_TRAIN, _HOLDOUT = 32, 40
+_TRAIN, _HOLDOUT = 32, 64
 _CPU = torch.device("cpu")
 _OWN: Any = object()
 """The toy's own, since None means: not given."""

@@ -90,11 +90,14 @@ def judged(request: Request, before: Look, stored: Stored, served: Served) -> Ve
     report, notes = judge_again(
         served.request, before.outputs[1:], after[1:], report, edited.evidence
     )
-    if "training" in request.method.info.needs and not report.outcome.accepted:
+    trained_anew = "training" in request.method.info.needs and request.task.aim == "unseen"
+    if trained_anew and not report.outcome.accepted:
+        # what retraining itself loses on records is not damage, and its own noise no signal
         report = replace(
             report,
-            outcome=Outcome.DONE,
-            reason=f"retrained from scratch; never rejected (measured: {report.reason})",
+            outcome=Outcome.UNDETERMINED,
+            reason="trained anew, which these rows alone can neither confirm nor reject: other "
+            f"retrained models would tell (measured: {report.reason})",
         )
     if stored.unfit is not None and report.outcome is Outcome.DONE:
         reason = f"judged in memory alone: {stored.unfit} (measured: {report.reason})"

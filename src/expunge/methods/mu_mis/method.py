@@ -105,8 +105,8 @@ class MuMis(Method):
 
     @classmethod
     def small(cls) -> Self:
-        """The defaults with fewer steps: the toys need no more."""
-        return cls(most_steps=40)
+        """Fewer steps, looked at less often: the toys need no more, and a class is gone by then."""
+        return cls(most_steps=40, check_every=20)
 
     @classmethod
     def as_published(cls) -> Self:

@@ -78,6 +78,11 @@ class NaivePrototypeSurgery(Method):
         """The published construction: no ridge, all rows, W₀ + (W − W₀)G⁺(G − G_f)."""
         return cls(form="published")
 
+    @classmethod
+    def small(cls) -> NaivePrototypeSurgery:
+        """A larger ridge: few rows and features leave the Gram matrix of a toy nearly singular."""
+        return cls(ridge=0.1)
+
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Edit the prototypes from the statistics and the sums of the forget rows."""
         from expunge.methods.prototypes.solve import naive_surgery, naive_surgery_published
