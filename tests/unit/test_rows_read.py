@@ -145,6 +145,45 @@ def test_a_model_that_changed_since_is_read_again(scene):
     assert second.value("accuracy", "after", "forget-train") == 100.0
 
 
+def test_another_model_of_equal_weights_is_read_anew(scene):
+    """Equal weights, another `forward`: the audit measures the model it is given."""
+
+    class Turned(Counting):
+        def forward(self, x):
+            return super().forward(x).roll(1, dims=1)
+
+    task = _class_task(scene)
+    result = expunge.unlearn(scene[0], expunge.MaskClass(), task, seed=0)
+    turned = Turned()
+    turned.load_state_dict(scene[0].state_dict())
+    SEEN[0] = 0
+    report = expunge.audit(result, task, original=turned)
+    assert SEEN[0] == 426, "the model that was given is another one, and was not read"
+    assert report.value("accuracy", "before", "others") < 20.0
+    assert expunge.audit(result, task).value("accuracy", "before", "others") > 80.0
+    SEEN[0] = 0
+    expunge.audit(result, task, original=scene[0])
+    assert SEEN[0] == 0
+
+
+@pytest.mark.parametrize("subject", ["before", "after"])
+def test_a_model_with_hooks_added_since_is_read_again(scene, subject):
+    task = _class_task(scene)
+    result = expunge.unlearn(scene[0], expunge.MaskClass(), task, seed=0)
+    model = result.original if subject == "before" else result.model
+    handle = model.register_forward_hook(lambda module, inputs, z: z.roll(1, dims=1))
+    try:
+        SEEN[0] = 0
+        report = expunge.audit(result, task)
+        assert SEEN[0] == 426
+        assert report.value("accuracy", subject, "others") < 20.0
+    finally:
+        handle.remove()
+    SEEN[0] = 0
+    assert expunge.audit(result, task).value("accuracy", subject, "others") > 80.0
+    assert SEEN[0] == 0
+
+
 def test_another_request_is_read_anew(scene):
     result = expunge.unlearn(scene[0], expunge.MaskClass(), _class_task(scene), seed=0)
     same = expunge.audit(result, _class_task(scene))  # an equal request, but not the same rows

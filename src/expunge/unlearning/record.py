@@ -10,7 +10,7 @@ from torch import nn
 
 from expunge.methods.base import Method
 from expunge.network.heads import backbone_digest
-from expunge.network.state import device_of, digest_of, state_of
+from expunge.network.state import device_of, digest_of, hook_count, state_of
 from expunge.records import RECORD_VERSION, Cost, RunRecord
 from expunge.results.forgotten import Forgotten, commitment
 from expunge.results.read import Read
@@ -78,7 +78,7 @@ def result_of(
         head=edited.head,
         evidence=edited.evidence,
         refused={whole.ids[i]: reason for i, reason in served.refused.items()},
-        read=_read(served.whole, verdict),
+        read=_read(served.whole, verdict, edited.model),
     )
 
 
@@ -123,7 +123,7 @@ def _cost(work: Work, edited: Edited, seconds: float) -> Cost:
     )
 
 
-def _read(request: Request, verdict: Verdict) -> Read | None:
+def _read(request: Request, verdict: Verdict, edited: nn.Module) -> Read | None:
     """The logits, where they are those of the request as it was asked for."""
     if verdict.after is None or request.asked.forget.ids != request.task.forget.ids:
         return None
@@ -132,6 +132,8 @@ def _read(request: Request, verdict: Verdict) -> Read | None:
         judge=request.split.judge,
         before=verdict.before,
         after=verdict.after,
+        hooks_before=hook_count(request.model),
+        hooks_after=hook_count(edited),
     )
 
 
