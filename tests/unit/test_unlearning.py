@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import warnings
 from dataclasses import dataclass, field
 from functools import cache
@@ -717,8 +718,18 @@ def test_a_start_from_a_rejected_run_is_noted():
     assert not rejected.outcome.outcome.accepted
     result = expunge.unlearn(rejected, expunge.MaskClass(), made.absent(3), seed=0)
     assert any("the run this one starts from ended" in note for note in result.record.notes)
-    with pytest.raises(expunge.ExpungeError, match="Expected `batch_size` of at least 1, got 0"):
-        expunge.unlearn(made.trained(), barely, made.absent(3), seed=0, batch_size=0)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "8", None], ids=repr)
+def test_a_batch_size_that_is_no_count_is_refused_by_both_doors(size):
+    made = toy("mlp")
+    words = re.escape(f"Expected `batch_size` to be an integer from 1, got {size!r}.")
+    task = made.absent(1)
+    with pytest.raises(InputError, match=words):
+        expunge.unlearn(made.trained(), expunge.MaskClass(), task, seed=0, batch_size=size)
+    result = expunge.unlearn(made.trained(), expunge.MaskClass(), task, seed=0, batch_size=64)
+    with pytest.raises(InputError, match=words):
+        expunge.audit(result, task, batch_size=size)
 
 
 # --- patches on linear regions: what counts as changed -------------------------------------------

@@ -18,6 +18,7 @@ from expunge.records import Limits
 from expunge.results.unlearned import Unlearned
 from expunge.runtime.machine import where
 from expunge.runtime.randomness import isolated, preserved
+from expunge.settings import checked_count
 from expunge.task import ForgetTask
 from expunge.unlearning.checks import (
     checked_limits,
@@ -76,7 +77,7 @@ def unlearn(
         head=head,
         initial=initial,
         limits=checked_limits(limits),
-        batch_size=batch_size,
+        batch_size=checked_count(batch_size, "batch_size"),
         progress=progress,
     )
     request = _opened(model, method, task, means)
@@ -109,8 +110,6 @@ def _opened(
             "private/ part: what it forgot could serve as training data again. Put private/ back "
             "beside its record.json, and load it again."
         )
-    if not means.batch_size >= 1:
-        raise InputError(f"Expected `batch_size` of at least 1, got {means.batch_size}.")
     given = checked_model(model.model if isinstance(model, Unlearned) else model)
     method, asked = checked_method(method), checked_task(task)
     past = Past.of(earlier, means.seed)
