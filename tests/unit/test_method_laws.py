@@ -26,7 +26,7 @@ from expunge import (
     unlearn,
 )
 from expunge.data.views import as_rows
-from expunge.errors import InputError, ModelError, UnsupportedError
+from expunge.errors import InputError, ModelError, StatisticsError, UnsupportedError
 from expunge.network.heads import find_head, head_matrix, set_head_matrix
 from expunge.network.passes import logits_of
 from expunge.network.state import digest_of, state_of
@@ -180,10 +180,25 @@ def test_initial_weights_that_do_not_fit_are_refused():
         ({}, "no such tensor"),
         ({"fc.weight": torch.zeros(2, 2)}, r"got \(2, 2\)"),
     ):
-        with pytest.raises(ModelError, match=words):
-            unlearn(
-                MADE.trained(), NaivePrototypeSurgery(), MADE.absent(3), seed=0, initial=initial
-            )
+        for door in (rehearse, unlearn):
+            with pytest.raises(ModelError, match=words):
+                door(
+                    MADE.trained(), NaivePrototypeSurgery(), MADE.absent(3), seed=0, initial=initial
+                )
+
+
+@pytest.mark.parametrize(
+    "method",
+    [NaivePrototypeSurgery(), PrototypeSurgery.small(), LeastSquaresRemoval()],
+    ids=lambda m: m.info.name,
+)
+def test_statistics_without_ids_are_refused_before_work(method):
+    model = MADE.trained()
+    whole, _ = collect_statistics(model, find_head(model, MADE.train.inputs["x"][:2]), ROWS)
+    task = MADE.absent(3, statistics=whole.without_ids())
+    for door in (rehearse, unlearn):
+        with pytest.raises(StatisticsError, match="got some without ids"):
+            door(model, method, task, seed=0)
 
 
 # --- LeastSquaresRemoval -------------------------------------------------------------------------

@@ -97,7 +97,11 @@ class Request:
 
     @property
     def before(self) -> Before:
-        """What the method may know of the model before work starts."""
+        """What the method may know before work starts."""
         return Before(
-            head=self.found.head, evidence=self.past.evidence, predecessor=self.past.predecessor
+            head=self.found.head,
+            evidence=self.past.evidence,
+            predecessor=self.past.predecessor,
+            initial=self.means.initial,
+            tune=self.split.tune,
         )
