@@ -83,13 +83,13 @@ def unlearn(
     request = _opened(model, method, task, means)
     empty = empty_for(request, factory)
     copied = private_copy(request)
-    before = looked_at(request, copied)
+    look = looked_at(request, copied)
     with isolated(means.seed, means.device) as generator:
-        work = worked(request, copied, before, generator)
-    kept = stored(request, empty, kept_promises(request, before, work))
+        work = worked(request, copied, look, generator)
+    kept = stored(request, empty, kept_promises(request, look, work))
     served = served_by(request, work)
-    verdict = judged(request, before, kept, served)
-    return result_of(served, work, kept.edited, verdict, time.perf_counter() - began)
+    verdict = judged(request, look, kept, served)
+    return result_of(served, look, work, kept.edited, verdict, time.perf_counter() - began)
 
 
 def _device(model: nn.Module | Unlearned, device: torch.device | str | None) -> torch.device:

@@ -13,24 +13,14 @@ from expunge.judging.absent import judge_absent
 from expunge.judging.outputs import Judged, Outputs
 from expunge.judging.unseen import judge_unseen
 from expunge.network.passes import logits_of
-from expunge.network.state import Layout, digest_of, layout_of, state_of
+from expunge.network.state import digest_of, layout_of, state_of
 from expunge.records import Outcome, OutcomeReport
 from expunge.unlearning.history import judge_again
-from expunge.unlearning.request import Request
+from expunge.unlearning.request import Look, Request
 from expunge.unlearning.served import Served
 from expunge.unlearning.stored import Stored, greatest, in_memory, moved
 
-__all__ = ["Look", "Verdict", "judged", "looked_at"]
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Look:
-    """The model as it was given: digest, layout, and logits (this request first, then earlier)."""
-
-    digest: str
-    layout: Layout
-    outputs: tuple[Outputs, ...]
+__all__ = ["Verdict", "judged", "looked_at"]
 
 
 @final
@@ -59,10 +49,10 @@ def looked_at(request: Request, copied: nn.Module) -> Look:
     )
 
 
-def judged(request: Request, before: Look, stored: Stored, served: Served) -> Verdict:
+def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verdict:
     """Judge the stored model on the records served and the judge rows, and earlier requests."""
-    edited, first = stored.edited, before.outputs[0]
-    if stored.unfit is None and digest_of(state_of(edited.model)) == before.digest:
+    edited, first = stored.edited, look.outputs[0]
+    if stored.unfit is None and digest_of(state_of(edited.model)) == look.digest:
         outcome = OutcomeReport(outcome=Outcome.NO_OP, reason=_SAME_BYTES)
         notes = in_memory(request, stored, first.forget)
         return Verdict(outcome=outcome, before=first, after=first, notes=notes)
@@ -88,7 +78,7 @@ def judged(request: Request, before: Look, stored: Stored, served: Served) -> Ve
     )
     report = judge_absent(case) if request.task.aim == "absent" else judge_unseen(case)
     report, notes = judge_again(
-        served.request, before.outputs[1:], after[1:], report, edited.evidence
+        served.request, look.outputs[1:], after[1:], report, edited.evidence
     )
     if "training" in request.method.info.needs and not report.outcome.accepted:
         report = replace(

@@ -20,7 +20,7 @@ from expunge.statistics.collect import collect_sums
 from expunge.statistics.features import FeatureStatistics
 from expunge.unlearning.looks import Verdict
 from expunge.unlearning.promises import Edited
-from expunge.unlearning.request import Request
+from expunge.unlearning.request import Look, Request
 from expunge.unlearning.served import Served
 from expunge.unlearning.work import Work
 
@@ -28,7 +28,7 @@ __all__ = ["result_of"]
 
 
 def result_of(
-    served: Served, work: Work, edited: Edited, verdict: Verdict, seconds: float
+    served: Served, look: Look, work: Work, edited: Edited, verdict: Verdict, seconds: float
 ) -> Unlearned:
     """The edited model with everything that is known of it; `seconds` are those of the call.
 
@@ -57,7 +57,7 @@ def result_of(
         judge_count=0 if request.split.judge is None else len(request.split.judge),
         dropped_from_holdout=request.split.dropped,
         commitment=commitment(forgotten),
-        digest_before=digest_of(state_of(request.model)),
+        digest_before=look.digest,
         digest_after=digest_of(state_of(edited.model)),
         head=None if request.head is None else request.head.name,
         earlier_requests=len(request.past.forgotten),

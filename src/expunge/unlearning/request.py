@@ -1,4 +1,4 @@
-"""What the steps of one call hand on: the request after every refusal, and what was before it."""
+"""What the steps of one call hand on: the request after every refusal, and how all was before."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import final
 from torch import nn
 
 from expunge.certificate.facts import Evidence
+from expunge.judging.outputs import Outputs
 from expunge.judging.split import Split
 from expunge.methods.base import Before, Method
 from expunge.methods.run import Means
 from expunge.network.heads import Head
+from expunge.network.state import Layout
 from expunge.records import Need
 from expunge.results.forgotten import Forgotten
 from expunge.results.unlearned import Unlearned
 from expunge.statistics.features import FeatureStatistics
 from expunge.task import ForgetTask, Given
 
-__all__ = ["Found", "Past", "Request"]
+__all__ = ["Found", "Look", "Past", "Request"]
 
 
 @final
@@ -105,3 +107,13 @@ class Request:
             initial=self.means.initial,
             tune=self.split.tune,
         )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Look:
+    """The model as it was given: digest, layout, and logits (this request first, then earlier)."""
+
+    digest: str
+    layout: Layout
+    outputs: tuple[Outputs, ...]
