@@ -18,6 +18,7 @@ from expunge.results.unlearned import Unlearned
 from expunge.runtime.machine import environment
 from expunge.statistics.collect import collect_sums
 from expunge.statistics.features import FeatureStatistics
+from expunge.statistics.sums import Sums, augment
 from expunge.unlearning.looks import Verdict
 from expunge.unlearning.promises import Edited
 from expunge.unlearning.request import Look, Request
@@ -36,7 +37,7 @@ def result_of(
     """
     request, whole = served.request, served.whole.task.forget
     forgotten = _forgotten(request)
-    statistics, void = _carried_statistics(served, work, edited.model)
+    statistics, void = _carried_statistics(served, look, work, edited.model)
     certificate, certified = served.certified(verdict.outcome, edited.evidence)
     notes = (*request.past.notes, *work.run.record.notes, *_voided(request, edited))
     record = RunRecord(
@@ -138,7 +139,7 @@ def _read(request: Request, verdict: Verdict, edited: nn.Module) -> Read | None:
 
 
 def _carried_statistics(
-    served: Served, work: Work, edited: nn.Module
+    served: Served, look: Look, work: Work, edited: nn.Module
 ) -> tuple[FeatureStatistics | None, tuple[str, ...]]:
     """Statistics of what stays: head edits update them, backbone edits invalidate them; notes."""
     request = served.request
@@ -149,12 +150,19 @@ def _carried_statistics(
         return None, ("the feature statistics are void: the backbone changed",)
     forget = request.task.forget
     taken = None if served.refused else work.run.record.forget_sums
-    sums = taken or collect_sums(
-        edited,
-        head,
-        forget,
-        mean=statistics.mean,
-        batch_size=request.means.batch_size,
-        device=device_of(edited),
-    )
-    return statistics.without(sums, forget.ids), ()
+    if taken is not None:
+        return statistics.without(taken, forget.ids), ()
+    if look.features is None:
+        # made for this request by a method that then refused some records: they are read again
+        sums = collect_sums(
+            edited,
+            head,
+            forget,
+            mean=statistics.mean,
+            batch_size=request.means.batch_size,
+            device=device_of(edited),
+        )
+        return statistics.without(sums, forget.ids), ()
+    # the backbone is the given one's, and so are the features
+    own = augment(look.features[served.places], statistics.mean)
+    return statistics.without(Sums.of(own, forget.labels, head.classes), forget.ids), ()

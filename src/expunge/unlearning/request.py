@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from expunge.certificate.facts import Evidence
 from expunge.judging.outputs import Outputs
@@ -112,8 +113,12 @@ class Request:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Look:
-    """The model as it was given: digest, layout, and logits (this request first, then earlier)."""
+    """The model as it was given: digest, layout, and logits (this request first, then earlier).
+
+    `features` are those of the forget rows, where the request has statistics to take them out of.
+    """
 
     digest: str
     layout: Layout
     outputs: tuple[Outputs, ...]
+    features: Float[Tensor, "forget features"] | None
