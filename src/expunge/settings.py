@@ -5,18 +5,22 @@
     share: Annotated[float, Range(above=0, most=1)] = 1.0
 
 A field's type says what its value may be: a number in a range, a choice, true or false, a text, or
-None where the type allows it. Numbers must be finite. Standard library only.
+None where the type allows it. Numbers must be finite. A type that cannot be read where the class is
+defined, as one imported for type checkers alone, is another value: it is not checked. Standard
+library only.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, final, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, final, get_args, get_origin
 
 from expunge.errors import InputError
 
@@ -27,7 +31,9 @@ __all__ = [
     "Range",
     "Setting",
     "check_settings",
+    "checked_count",
     "facts_of",
+    "plain",
     "settings_of",
 ]
 
@@ -80,6 +86,8 @@ _KINDS: Mapping[Any, tuple[type, str]] = {
 _ANY: Mapping[Any, tuple[Range, ...]] = {int: (), float: (Range(),), bool: (), str: ()}
 """What holds without a range: a number is finite."""
 
+_V = TypeVar("_V")
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +124,24 @@ class Setting:
 
 def settings_of(kind: type[Any]) -> tuple[Setting, ...]:
     """The fields of a dataclass, in order."""
-    hints = get_type_hints(kind, include_extras=True)
     return tuple(
-        Setting(name=f.name, default=f.default, hint=hints[f.name])
+        Setting(name=f.name, default=f.default, hint=_read(kind, f.name, f.type))
         for f in dataclasses.fields(kind)
     )
+
+
+def _read(kind: type[Any], name: str, declared: Any) -> Any:
+    """A field's type as its class declares it; Any where that cannot be read at run time."""
+    if not isinstance(declared, str):
+        return NoneType if declared is None else declared
+    owner = next((c for c in kind.__mro__ if name in inspect.get_annotations(c)), kind)
+    module = sys.modules.get(owner.__module__)
+    try:
+        # the text of the class's own source, as typing.get_type_hints reads it
+        found = eval(declared, dict(vars(owner)), {} if module is None else vars(module))  # noqa: S307
+    except Exception:  # noqa: BLE001 - a type of others may fail in any way
+        return Any
+    return NoneType if found is None else found
 
 
 def check_settings(value: object, *, within: str = "") -> None:
@@ -133,6 +154,31 @@ def check_settings(value: object, *, within: str = "") -> None:
         if not setting.holds(got):
             name = f"{within}.{setting.name}" if within else setting.name
             raise InputError(setting.refusal(got, name))
+
+
+def plain(value: _V) -> _V:
+    """A checked frozen value with Python's own numbers in place of numpy's and others.
+
+    Whoever works with the value or writes it down meets no other number.
+    """
+    fields = (f.name for f in dataclasses.fields(value) if f.init)  # type: ignore[arg-type]
+    own = {name: getattr(value, name) for name in fields}
+    changed = {n: _plain_number(v) for n, v in own.items() if _plain_number(v) is not v}
+    return dataclasses.replace(value, **changed) if changed else value  # type: ignore[type-var]
+
+
+def _plain_number(value: Any) -> Any:
+    if type(value) in (bool, int, float) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def checked_count(value: Any, name: str) -> int:
+    """An argument that is a whole number from 1; raises InputError for anything else."""
+    setting = Setting(name=name, default=None, hint=Count)
+    if not setting.holds(value):
+        raise InputError(setting.refusal(value))
+    return int(value)
 
 
 def facts_of(kind: type[Any]) -> dict[str, dict[str, Any]]:
@@ -154,21 +200,27 @@ def _is(hint: Any, value: Any) -> bool:
         return value is None
     if get_origin(hint) is Literal:
         return any(value == c and type(value) is type(c) for c in get_args(hint))
-    plain, ranges = _opened(hint)
-    if plain not in _KINDS:
-        return True  # no setting of ours: a callable, a tuple; whoever uses it checks it
-    fits = isinstance(value, _KINDS[plain][0])
-    if not fits or (isinstance(value, bool) and plain is not bool):
+    kind, ranges = _opened(hint)
+    if get_origin(kind) is Callable:
+        return callable(value)
+    if not _known(kind):
+        return True  # no setting of ours, as a tuple; whoever uses it checks it
+    fits = isinstance(value, _KINDS[kind][0])
+    if not fits or (isinstance(value, bool) and kind is not bool):
         return False
-    return all(r.holds(value) for r in (ranges or _ANY[plain]))
+    return all(r.holds(value) for r in (ranges or _ANY[kind]))
+
+
+def _known(kind: Any) -> bool:
+    return any(kind is own for own in _KINDS)
 
 
 def _opened(hint: Any) -> tuple[Any, tuple[Range, ...]]:
     """The plain type behind `Annotated`, and the ranges said there."""
     if get_origin(hint) is not Annotated:
         return hint, ()
-    plain, *extras = get_args(hint)
-    return plain, tuple(e for e in extras if isinstance(e, Range))
+    kind, *extras = get_args(hint)
+    return kind, tuple(e for e in extras if isinstance(e, Range))
 
 
 def _words(hint: Any) -> str:
@@ -180,7 +232,9 @@ def _words(hint: Any) -> str:
     if get_origin(hint) is Literal:
         choices = [f'"{c}"' if isinstance(c, str) else str(c) for c in get_args(hint)]
         return " or ".join([", ".join(choices[:-1]), choices[-1]] if choices[1:] else choices)
-    plain, ranges = _opened(hint)
-    if plain not in _KINDS:
-        return "a list of values" if get_origin(plain) is tuple else "another value"
-    return " ".join([_KINDS[plain][1], *(r.words() for r in ranges)])
+    kind, ranges = _opened(hint)
+    if get_origin(kind) is Callable:
+        return "a function"
+    if not _known(kind):
+        return "a list of values" if get_origin(kind) is tuple else "another value"
+    return " ".join([_KINDS[kind][1], *(r.words() for r in ranges)])

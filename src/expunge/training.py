@@ -16,7 +16,7 @@ from expunge.data.views import as_rows
 from expunge.errors import InputError, MethodError
 from expunge.network.answers import as_logits
 from expunge.network.calls import call, to_device
-from expunge.settings import Count, NotNegative, Positive, check_settings
+from expunge.settings import Count, NotNegative, Positive, check_settings, plain
 
 __all__ = ["Fit", "Recipe", "Schedule", "Training", "Transform", "descend"]
 
@@ -48,7 +48,7 @@ class Recipe:
         self, model: nn.Module, dataset: Any, *, generator: torch.Generator, device: torch.device
     ) -> nn.Module:
         """Train `model` on `dataset` and return it in eval mode."""
-        return descend(model, dataset, self, generator=generator, device=device)
+        return descend(model, dataset, plain(self), generator=generator, device=device)
 
 
 def _rate(recipe: Recipe, step: int, steps: int) -> float:

@@ -16,7 +16,8 @@ FACTS = {
     "certificate/facts.py": "what a certificate states: one record of facts a certificate",
     "records.py": "records of facts, written as JSON",
     "results/report.py": "what an audit found, written as JSON",
-    "results/unlearned.py": "what a run left behind, on its way to a run folder",
+    "results/unlearned.py": "the answer to its user: each field is a public name of its own, "
+    "written to the run folder or kept with the model; the steps of a call hand on smaller values",
 }
 """Files whose values are records of facts: these are written down, and do not travel."""
 

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,13 @@ from expunge import (
     MuMis,
     NaivePrototypeSurgery,
     PrototypeSurgery,
+    Recipe,
     Retrain,
     Training,
     unlearn,
 )
 from expunge.data.views import as_rows
-from expunge.errors import InputError, ModelError, UnsupportedError
+from expunge.errors import InputError, ModelError, StatisticsError, UnsupportedError
 from expunge.network.heads import find_head, head_matrix, set_head_matrix
 from expunge.network.passes import logits_of
 from expunge.network.state import digest_of, state_of
@@ -178,10 +180,25 @@ def test_initial_weights_that_do_not_fit_are_refused():
         ({}, "no such tensor"),
         ({"fc.weight": torch.zeros(2, 2)}, r"got \(2, 2\)"),
     ):
-        with pytest.raises(ModelError, match=words):
-            unlearn(
-                MADE.trained(), NaivePrototypeSurgery(), MADE.absent(3), seed=0, initial=initial
-            )
+        for door in (rehearse, unlearn):
+            with pytest.raises(ModelError, match=words):
+                door(
+                    MADE.trained(), NaivePrototypeSurgery(), MADE.absent(3), seed=0, initial=initial
+                )
+
+
+@pytest.mark.parametrize(
+    "method",
+    [NaivePrototypeSurgery(), PrototypeSurgery.small(), LeastSquaresRemoval()],
+    ids=lambda m: m.info.name,
+)
+def test_statistics_without_ids_are_refused_before_work(method):
+    model = MADE.trained()
+    whole, _ = collect_statistics(model, find_head(model, MADE.train.inputs["x"][:2]), ROWS)
+    task = MADE.absent(3, statistics=whole.without_ids())
+    for door in (rehearse, unlearn):
+        with pytest.raises(StatisticsError, match="got some without ids"):
+            door(model, method, task, seed=0)
 
 
 # --- LeastSquaresRemoval -------------------------------------------------------------------------
@@ -456,3 +473,61 @@ def test_they_are_defined_without_torch():
 
 def test_published_preset():
     assert NaivePrototypeSurgery.as_published() == NaivePrototypeSurgery(form="published")
+
+
+_OF_OTHERS = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, final
+from expunge import Method
+from expunge.records import MethodInfo, Paper
+from expunge.settings import Positive
+if TYPE_CHECKING:
+    from pathlib import Path
+    from somewhere.records import Facts
+    from torch import nn
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowered(Method):
+    by: Positive = 50.0
+    notes: Path | None = None
+    facts: ClassVar[Facts | None] = None
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="lowered", title="Lowered", summary="lower the bias",
+        paper=Paper(title="t", authors="a", venue="v"),
+        needs=frozenset({"forget", "head"}), aims=frozenset({"absent"}),
+        scopes=frozenset({"classes"}), claims=("outputs",), cost="none",
+    )
+
+    def apply(self, model: nn.Module, task, run) -> nn.Module:
+        import torch
+        with torch.no_grad():
+            run.needed_head.of(model).bias[sorted(task.classes)] -= self.by
+        return model
+"""
+
+
+def test_a_method_of_others_may_import_types_for_type_checkers_alone(monkeypatch):
+    module = types.ModuleType("method_of_others")
+    monkeypatch.setitem(sys.modules, "method_of_others", module)
+    exec(_OF_OTHERS, vars(module))
+    result = unlearn(MADE.trained(), module.Lowered(), MADE.absent(3), seed=0)
+    assert result.record.settings == {"by": 50.0, "notes": None}
+    with pytest.raises(InputError, match="Expected `by` to be a number above 0, got 0"):
+        unlearn(MADE.trained(), module.Lowered(by=0), MADE.absent(3), seed=0)
+
+
+@pytest.mark.parametrize("number", [np.float32(3), np.float64(3), np.int64(3), 3], ids=repr)
+def test_any_number_serves_and_the_record_has_a_plain_one(number):
+    result = unlearn(MADE.trained(), MaskClass(margin=number), MADE.absent(3), seed=0)
+    plain = unlearn(MADE.trained(), MaskClass(margin=3.0), MADE.absent(3), seed=0)
+    assert result.record.digest_after == plain.record.digest_after
+    assert type(result.record.settings["margin"]) in (int, float)
+
+
+def test_a_transform_that_is_no_function_is_refused_before_work():
+    task = MADE.absent(3, training=Training(MADE.factory, Recipe(epochs=1, transform=3)))
+    for door in (unlearn, rehearse):
+        with pytest.raises(InputError, match=r"`transform` to be a function or None, got 3\."):
+            door(MADE.trained(), Retrain(), task, seed=0)

@@ -14,6 +14,8 @@ from torch import nn
 import expunge
 from expunge.data.demo import digits
 from expunge.models import DigitsNet, Mlp
+from expunge.network.heads import find_head
+from expunge.statistics.collect import collect_statistics, collect_sums
 
 SEEN = [0]
 
@@ -98,6 +100,8 @@ RECORDS = {
 
 
 def _check(scene, task, method, beyond, retained):
+    # `retained` twice, before and after, is the audit's own reading. PRUNE has read what stays with
+    # the given weights already (r among its rows): this one reading the audit does not reuse.
     rows, result = _counted(scene, method, task)
     forget, stays, tune, judge = _sizes(task, result)
     needed = 2 * (forget + judge) + 2 * retained + beyond(forget, stays, tune, result.record.log)
@@ -143,6 +147,84 @@ def test_a_model_that_changed_since_is_read_again(scene):
     assert SEEN[0] >= 426, "the edited model was not read again"
     assert first.value("accuracy", "after", "forget-train") == 0.0
     assert second.value("accuracy", "after", "forget-train") == 100.0
+
+
+def _given_statistics(scene, task):
+    model = scene[0]
+    head = find_head(model, task.forget.batch(torch.arange(2))[0])
+    statistics, _ = collect_statistics(model, head, task.rows)
+    return expunge.forget_classes(scene[1], {3}, holdout=scene[2], statistics=statistics)
+
+
+@pytest.mark.parametrize(
+    "method", [expunge.MaskClass(), expunge.Prune()], ids=lambda m: m.info.name
+)
+def test_statistics_are_carried_on_without_another_pass(scene, method):
+    task = _given_statistics(scene, _class_task(scene))
+    rows, result = _counted(scene, method, task)
+    assert 852 <= rows <= 852 + 16
+    if method.info.structure == "same":
+        assert result.statistics is not None
+        head = find_head(scene[0], task.forget.batch(torch.arange(2))[0])
+        sums = collect_sums(scene[0], head, task.forget, mean=result.statistics.mean)
+        expected = task.statistics.without(sums, task.forget.ids)
+        torch.testing.assert_close(result.statistics.sums.gram, expected.sums.gram)
+        torch.testing.assert_close(result.statistics.sums.class_sums, expected.sums.class_sums)
+        assert torch.equal(result.statistics.sums.counts, expected.sums.counts)
+        assert result.statistics.members == expected.members
+
+
+def test_a_sequence_reads_the_rows_of_each_request_once_a_command(scene):
+    """The second request judges the first again: its rows too, before and after."""
+    train, holdout = scene[1], scene[2]
+    first = expunge.unlearn(scene[0], expunge.LeastSquaresRemoval(), _class_task(scene), seed=0)
+    assert first.statistics is not None
+    task = expunge.forget_classes(train, {5}, holdout=holdout)
+    SEEN[0] = 0
+    second = expunge.unlearn(first, expunge.MaskClass(), task, seed=0)
+    assert second.statistics is not None
+    earlier, forget = len(first.forgotten[0].ids), len(task.forget)
+    needed = 2 * (forget + second.record.judge_count + earlier)
+    assert needed <= SEEN[0] <= needed + 16
+
+
+def test_another_model_of_equal_weights_is_read_anew(scene):
+    """Equal weights, another `forward`: the audit measures the model it is given."""
+
+    class Turned(Counting):
+        def forward(self, x):
+            return super().forward(x).roll(1, dims=1)
+
+    task = _class_task(scene)
+    result = expunge.unlearn(scene[0], expunge.MaskClass(), task, seed=0)
+    turned = Turned()
+    turned.load_state_dict(scene[0].state_dict())
+    SEEN[0] = 0
+    report = expunge.audit(result, task, original=turned)
+    assert SEEN[0] == 426, "the model that was given is another one, and was not read"
+    assert report.value("accuracy", "before", "others") < 20.0
+    assert expunge.audit(result, task).value("accuracy", "before", "others") > 80.0
+    SEEN[0] = 0
+    expunge.audit(result, task, original=scene[0])
+    assert SEEN[0] == 0
+
+
+@pytest.mark.parametrize("subject", ["before", "after"])
+def test_a_model_with_hooks_added_since_is_read_again(scene, subject):
+    task = _class_task(scene)
+    result = expunge.unlearn(scene[0], expunge.MaskClass(), task, seed=0)
+    model = result.original if subject == "before" else result.model
+    handle = model.register_forward_hook(lambda module, inputs, z: z.roll(1, dims=1))
+    try:
+        SEEN[0] = 0
+        report = expunge.audit(result, task)
+        assert SEEN[0] == 426
+        assert report.value("accuracy", subject, "others") < 20.0
+    finally:
+        handle.remove()
+    SEEN[0] = 0
+    assert expunge.audit(result, task).value("accuracy", subject, "others") > 80.0
+    assert SEEN[0] == 0
 
 
 def test_another_request_is_read_anew(scene):

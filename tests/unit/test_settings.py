@@ -1,6 +1,10 @@
 """A field's declaration is all there is: the check, the words and the facts are read from it."""
 
 import math
+import sys
+import textwrap
+import types
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -16,7 +20,9 @@ from expunge.settings import (
     Positive,
     Range,
     check_settings,
+    checked_count,
     facts_of,
+    plain,
     settings_of,
 )
 
@@ -41,6 +47,8 @@ GOOD = [
     {"rule": "third"},
     {"step": 1},
     {"step": np.float64(0.1)},
+    {"step": np.float32(3)},
+    {"step": np.int64(2)},
     {"count": np.int64(4)},
     {"size": 7},
     {"size": None},
@@ -127,3 +135,91 @@ def test_a_range_holds_what_its_ends_say(value, low, high):
     assert held == (math.isfinite(value) and low <= value <= high)
     assert Range(above=low).holds(value) == (math.isfinite(value) and value > low)
     assert Range(below=high).holds(value) == (math.isfinite(value) and value < high)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kinds"),
+    [
+        ({"step": np.float32(3)}, {"step": float}),
+        ({"step": np.float64(3), "count": np.int64(2)}, {"step": float, "count": int}),
+        ({"step": np.int32(3)}, {"step": int}),
+        ({"flag": True, "text": "a"}, {"flag": bool, "text": str}),
+    ],
+    ids=repr,
+)
+def test_numbers_of_others_become_plain(fields, kinds):
+    value = Some(**fields)
+    told = plain(value)
+    assert told == value
+    assert {name: type(getattr(told, name)) for name in kinds} == kinds
+
+
+def test_a_value_of_plain_numbers_stays_itself():
+    value = Some(step=2, size=None)
+    assert plain(value) is value
+
+
+@dataclass(frozen=True)
+class Called:
+    change: Callable[[int], int] | None = None
+
+
+def test_a_function_must_be_one():
+    check_settings(Called())
+    check_settings(Called(change=abs))
+    with pytest.raises(InputError, match="Expected `change` to be a function or None, got 3"):
+        check_settings(Called(change=3))
+
+
+@pytest.mark.parametrize("value", [0, 2.5, True, "3", None], ids=repr)
+def test_a_count_is_a_whole_number_from_one(value):
+    with pytest.raises(InputError, match="Expected `rows` to be an integer from 1, got "):
+        checked_count(value, "rows")
+
+
+def test_a_count_is_plain():
+    assert type(checked_count(np.int64(3), "rows")) is int
+
+
+BASE = """
+    from __future__ import annotations
+    from dataclasses import dataclass
+    from typing import TYPE_CHECKING, ClassVar
+    from expunge.settings import Positive as Size
+    if TYPE_CHECKING:
+        from pathlib import Path
+        from elsewhere import Facts
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Base:
+        facts: ClassVar[Facts] = None
+        size: Size = 1.0
+        place: Path | None = None
+"""
+HEIR = """
+    from __future__ import annotations
+    from dataclasses import dataclass
+    from expunge.settings import Count
+    from base_of_others import Base
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Heir(Base):
+        count: Count = 1
+"""
+
+
+def test_types_are_read_where_their_class_is_defined_or_not_at_all(monkeypatch):
+    for name, text in (("base_of_others", BASE), ("heir_of_others", HEIR)):
+        module = types.ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(textwrap.dedent(text), vars(module))
+    heir = sys.modules["heir_of_others"].Heir
+    words = {s.name: s.words for s in settings_of(heir)}
+    assert words == {
+        "size": "a number above 0",
+        "place": "another value",
+        "count": "an integer from 1",
+    }
+    check_settings(heir(place=object()))
+    with pytest.raises(InputError, match="`size` to be a number above 0, got 0"):
+        check_settings(heir(size=0))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import warnings
 from dataclasses import dataclass, field
 from functools import cache
@@ -47,6 +48,7 @@ from expunge.records import MethodInfo, Outcome, Paper, to_json
 from expunge.results.forgotten import found_again
 from expunge.statistics.collect import collect_statistics
 from expunge.testing import ToyData, toy
+from expunge.unlearning.door import rehearse
 
 MADE = toy("mlp")
 
@@ -729,8 +731,18 @@ def test_a_start_from_a_rejected_run_is_noted():
     assert not rejected.outcome.outcome.accepted
     result = expunge.unlearn(rejected, expunge.MaskClass(), made.absent(3), seed=0)
     assert any("the run this one starts from ended" in note for note in result.record.notes)
-    with pytest.raises(expunge.ExpungeError, match="Expected `batch_size` of at least 1, got 0"):
-        expunge.unlearn(made.trained(), barely, made.absent(3), seed=0, batch_size=0)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "8", None], ids=repr)
+def test_a_batch_size_that_is_no_count_is_refused_by_both_doors(size):
+    made = toy("mlp")
+    words = re.escape(f"Expected `batch_size` to be an integer from 1, got {size!r}.")
+    task = made.absent(1)
+    with pytest.raises(InputError, match=words):
+        expunge.unlearn(made.trained(), expunge.MaskClass(), task, seed=0, batch_size=size)
+    result = expunge.unlearn(made.trained(), expunge.MaskClass(), task, seed=0, batch_size=64)
+    with pytest.raises(InputError, match=words):
+        expunge.audit(result, task, batch_size=size)
 
 
 # --- patches on linear regions: what counts as changed -------------------------------------------
@@ -956,8 +968,26 @@ def test_sums_over_no_row_are_refused():
 @pytest.mark.parametrize("make", [_pair, _subset])
 def test_one_holdout_row_a_class_leaves_no_tune_rows(make):
     task = MADE.unseen(0, 1, holdout=make(MADE.holdout, slice(0, 5)))
-    with pytest.raises(TaskError, match=r"got none in the tune half\. Give a larger holdout"):
-        unlearn(MADE.trained(), Prune(), task, seed=0)
+    for door in (rehearse, unlearn):
+        with pytest.raises(TaskError, match=r"got none in the tune half\. Give a larger holdout"):
+            door(MADE.trained(), Prune(), task, seed=0)
+    assert rehearse(MADE.trained(), Prune(spec="mispredict"), task, seed=0).tune_count < 5
+
+
+def test_integer_inputs_are_refused_by_prune_as_published_before_work():
+    class Floated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = MADE.trained()
+
+        def forward(self, x):
+            return self.net(x.float())
+
+    whole = ((MADE.train.inputs["x"] * 100).long(), MADE.train.targets)
+    task = forget_indices(whole, [0, 1], holdout=None)
+    for door in (rehearse, unlearn):
+        with pytest.raises(UnsupportedError, match=r"Expected floating inputs .* got torch\.int64"):
+            door(Floated(), Prune.as_published(), task, seed=0)
 
 
 def test_an_input_that_this_request_forgets_too_is_not_judged_as_an_earlier_one():

@@ -24,6 +24,7 @@ from expunge.results.report import AuditReport
 from expunge.results.unlearned import Unlearned
 from expunge.runtime.machine import environment, where
 from expunge.runtime.randomness import preserved
+from expunge.settings import checked_count
 from expunge.task import ForgetTask
 
 __all__ = ["audit"]
@@ -48,11 +49,13 @@ def audit(
     more show their own spread). `original` defaults to the model that was given to `unlearn`. The
     split into tune and judge is the one the method was held to. `device` defaults to each model's
     own. What `unlearn` has read of this very `task` is not read again. Raises InputError for an
-    empty list of audits, and ModelError for references that are no retrained models (see
-    `refuse_references`) or have another number of classes.
+    empty list of audits or a `batch_size` that is no whole number from 1, and ModelError for
+    references that are no retrained models (see `refuse_references`) or have another number of
+    classes.
     """
     if not audits:
         raise InputError("Expected at least one audit, got none: an empty audit proves nothing.")
+    size = checked_count(batch_size, "batch_size")
     gone = task.classes.union(*(request.classes for request in result.forgotten))
     areas = areas_of(result, task, gone)
     before = original if original is not None else result.original
@@ -69,7 +72,7 @@ def audit(
         module = reference.model if isinstance(reference, Unlearned) else reference
         models[f"retrained-{i}"] = module, {}
     said = {
-        subject: logits_in(areas, model, known, batch_size=batch_size, device=device)
+        subject: logits_in(areas, model, known, batch_size=size, device=device)
         for subject, (model, known) in models.items()
     }
     names = tuple(f"retrained-{i}" for i in range(len(references)))

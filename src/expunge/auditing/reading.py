@@ -16,7 +16,7 @@ from expunge.data.rows import Rows
 from expunge.judging.outputs import Outputs
 from expunge.judging.split import tune_and_judge
 from expunge.network.passes import logits_of
-from expunge.network.state import device_of, digest_of, state_of
+from expunge.network.state import device_of, digest_of, hook_count, state_of
 from expunge.results.forgotten import never_forgotten
 from expunge.results.read import Read
 from expunge.results.unlearned import Unlearned
@@ -116,9 +116,14 @@ def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
 def known_before(
     result: Unlearned, task: ForgetTask, model: nn.Module, device: torch.device | str | None
 ) -> Logits:
-    """What the door has read with the model as it was given."""
+    """What the door has read with the model as it was given, where `model` is that very one.
+
+    Equal weights are not enough: another module may answer otherwise.
+    """
     read = _usable(result, task, model, device)
-    if read is None or digest_of(state_of(model)) != result.record.digest_before:
+    if read is None or model is not result.original or hook_count(model) != read.hooks_before:
+        return {}
+    if digest_of(state_of(model)) != result.record.digest_before:
         return {}
     return _areas_in(read.before)
 
@@ -128,7 +133,9 @@ def known_after(
 ) -> Logits:
     """What the door has read with the edited model, where that has not changed since."""
     read = _usable(result, task, result.model, device)
-    if read is None or digest != result.record.digest_after:
+    if read is None or hook_count(result.model) != read.hooks_after:
+        return {}
+    if digest != result.record.digest_after:
         return {}
     return _areas_in(read.after)
 

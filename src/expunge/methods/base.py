@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, ClassVar, Self, final
 from expunge.records import MethodInfo, Need, Scope
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from expunge.certificate.facts import Evidence
+    from expunge.data.rows import Rows
     from expunge.methods.run import Run
     from expunge.network.heads import Head
     from expunge.task import ForgetTask
@@ -101,8 +102,14 @@ class Method(ABC):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Before:
-    """What a method may know of the model before work starts: its head and earlier certificates."""
+    """What a method may know before work starts: the model's head, and earlier certificates.
+
+    `initial` are the weights before training where they were kept, `tune` the part of the holdout
+    that the method will be handed as its own.
+    """
 
     head: Head | None
     evidence: Evidence | None
     predecessor: str | None
+    initial: Mapping[str, Tensor] | None = None
+    tune: Rows | None = None

@@ -139,6 +139,10 @@ class Run:
         """
         self.record.refused.update(dict.fromkeys(positions, reason))
 
+    def summed(self, sums: Sums | None) -> None:
+        """Hand in sums over the forget rows that were taken on the way."""
+        self.record.forget_sums = sums
+
     def prove(self, evidence: Evidence | None) -> None:
         """Hand in what a certificate of all requests so far is written from."""
         self.record.evidence = evidence
@@ -183,7 +187,7 @@ class Run:
         """Sums over the forget rows; free where the pass that made the statistics took them."""
         if self.record.forget_sums is None:
             self.touched(len(task.forget))
-            self.record.forget_sums = collect_sums(
+            found = collect_sums(
                 model,
                 self.needed_head,
                 task.forget,
@@ -191,6 +195,8 @@ class Run:
                 batch_size=self.batch_size,
                 device=self.device,
             )
+            self.summed(found)
+            return found
         return self.record.forget_sums
 
     @property

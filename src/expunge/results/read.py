@@ -18,10 +18,13 @@ class Read:
     """Logits of one request on its forget rows and on `judge`, by the given and the edited model.
 
     `task` is the request as its caller gave it. The logits are those of the weights that the
-    record's `digest_before` and `digest_after` name, and of no others.
+    record's `digest_before` and `digest_after` name, and of no others. `hooks_before` and
+    `hooks_after` count the hooks that hung on the given and on the edited model.
     """
 
     task: ForgetTask
     judge: Rows | None
     before: Outputs
     after: Outputs
+    hooks_before: int
+    hooks_after: int

@@ -111,13 +111,9 @@ class FeatureStatistics:
         Raises StatisticsError for ids removed before or never covered, and where the smallest
         eigenvalue of the ridged remainder falls below half of λ (the sums do not belong here).
         """
-        if self.members is None:
-            raise StatisticsError(
-                "Expected statistics that know which ids they cover, got some without ids. Use "
-                "those of the run folder with its private/ part, or make them again."
-            )
+        members = self.needed_members()
         wanted = {self.member(i) for i in ids}
-        unknown = wanted - self.members
+        unknown = wanted - members
         if unknown:
             raise StatisticsError(
                 f"Expected statistics that cover every forget record, got {len(unknown)} of "
@@ -142,7 +138,16 @@ class FeatureStatistics:
                 f"eigenvalue at least {-0.5 * self.penalty:.3g}), got {smallest:.3g}. The forget "
                 "rows are not the ones the statistics were made from."
             )
-        return dataclasses.replace(self, sums=rest, members=self.members - wanted)
+        return dataclasses.replace(self, sums=rest, members=members - wanted)
+
+    def needed_members(self) -> frozenset[str]:
+        """Digests of the covered ids; raises StatisticsError where they were stripped."""
+        if self.members is None:
+            raise StatisticsError(
+                "Expected statistics that know which ids they cover, got some without ids. Use "
+                "those of the run folder with its private/ part, or make them again."
+            )
+        return self.members
 
     def member(self, record_id: str) -> str:
         """The salted digest under which an id is known here."""

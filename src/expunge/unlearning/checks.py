@@ -16,7 +16,7 @@ from expunge.network.heads import find_head
 from expunge.network.state import device_of, not_finite, state_of
 from expunge.patches.regions import RegionPatched
 from expunge.records import Limits
-from expunge.settings import check_settings
+from expunge.settings import check_settings, plain
 from expunge.task import ForgetTask
 from expunge.unlearning.request import Found
 
@@ -40,22 +40,22 @@ def checked_seed(seed: int) -> int:
 
 
 def checked_limits(limits: Limits | None) -> Limits:
-    """The limits, or the usual ones; raises InputError for anything else."""
+    """The limits, or the usual ones, in plain numbers; raises InputError for anything else."""
     if limits is None:
         return Limits()
     if not isinstance(limits, Limits):
         raise InputError(f"Expected `limits` to be a Limits, got {type(limits).__name__}.")
     check_settings(limits, within="limits")
-    return limits
+    return plain(limits)
 
 
 def checked_method(method: Method) -> Method:
-    """The method; raises InputError for anything else, and for settings it cannot have."""
+    """The method in plain numbers; raises InputError for others, and settings it cannot have."""
     if not isinstance(method, Method):
         hint = " Call it: pass `Method()`." if isinstance(method, type) else ""
         raise InputError(f"Expected `method` to be a Method, got {method!r}.{hint}")
     check_settings(method)
-    return method
+    return plain(method)
 
 
 def checked_task(task: ForgetTask) -> ForgetTask:

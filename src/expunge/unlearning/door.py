@@ -18,6 +18,7 @@ from expunge.records import Limits
 from expunge.results.unlearned import Unlearned
 from expunge.runtime.machine import where
 from expunge.runtime.randomness import isolated, preserved
+from expunge.settings import checked_count
 from expunge.task import ForgetTask
 from expunge.unlearning.checks import (
     checked_limits,
@@ -76,19 +77,19 @@ def unlearn(
         head=head,
         initial=initial,
         limits=checked_limits(limits),
-        batch_size=batch_size,
+        batch_size=checked_count(batch_size, "batch_size"),
         progress=progress,
     )
     request = _opened(model, method, task, means)
     empty = empty_for(request, factory)
     copied = private_copy(request)
-    before = looked_at(request, copied)
+    look = looked_at(request, copied)
     with isolated(means.seed, means.device) as generator:
-        work = worked(request, copied, before, generator)
-    kept = stored(request, empty, kept_promises(request, before, work))
+        work = worked(request, copied, look, generator)
+    kept = stored(request, empty, kept_promises(request, look, work))
     served = served_by(request, work)
-    verdict = judged(request, before, kept, served)
-    return result_of(served, work, kept.edited, verdict, time.perf_counter() - began)
+    verdict = judged(request, look, kept, served)
+    return result_of(served, look, work, kept.edited, verdict, time.perf_counter() - began)
 
 
 def _device(model: nn.Module | Unlearned, device: torch.device | str | None) -> torch.device:
@@ -109,8 +110,6 @@ def _opened(
             "private/ part: what it forgot could serve as training data again. Put private/ back "
             "beside its record.json, and load it again."
         )
-    if not means.batch_size >= 1:
-        raise InputError(f"Expected `batch_size` of at least 1, got {means.batch_size}.")
     given = checked_model(model.model if isinstance(model, Unlearned) else model)
     method, asked = checked_method(method), checked_task(task)
     past = Past.of(earlier, means.seed)

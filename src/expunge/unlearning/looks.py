@@ -6,31 +6,23 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from expunge.data.rows import Rows
 from expunge.errors import ModelError
 from expunge.judging.absent import judge_absent
 from expunge.judging.outputs import Judged, Outputs
 from expunge.judging.unseen import judge_unseen
-from expunge.network.passes import logits_of
-from expunge.network.state import Layout, digest_of, layout_of, state_of
+from expunge.network.passes import feature_batches, logits_of
+from expunge.network.state import digest_of, layout_of, state_of
 from expunge.records import Outcome, OutcomeReport
 from expunge.unlearning.history import judge_again
-from expunge.unlearning.request import Request
+from expunge.unlearning.request import Look, Request
 from expunge.unlearning.served import Served
 from expunge.unlearning.stored import Stored, greatest, in_memory, moved
 
-__all__ = ["Look", "Verdict", "judged", "looked_at"]
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Look:
-    """The model as it was given: digest, layout, and logits (this request first, then earlier)."""
-
-    digest: str
-    layout: Layout
-    outputs: tuple[Outputs, ...]
+__all__ = ["Verdict", "judged", "looked_at"]
 
 
 @final
@@ -46,7 +38,8 @@ class Verdict:
 
 def looked_at(request: Request, copied: nn.Module) -> Look:
     """Read the given model's logits with its private copy; raises ModelError for NaN and +∞."""
-    found = _outputs(request, copied)
+    logits, features = _forget_rows(request, copied)
+    found = _outputs(request, copied, logits)
     if any(_undefined(outputs) for outputs in found):
         raise ModelError(
             "Expected logits that are numbers, got NaN or +infinity on some rows. Check the "
@@ -56,17 +49,19 @@ def looked_at(request: Request, copied: nn.Module) -> Look:
         digest=digest_of(state_of(request.model)),
         layout=layout_of(request.model),
         outputs=found,
+        features=features,
     )
 
 
-def judged(request: Request, before: Look, stored: Stored, served: Served) -> Verdict:
+def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verdict:
     """Judge the stored model on the records served and the judge rows, and earlier requests."""
-    edited, first = stored.edited, before.outputs[0]
-    if stored.unfit is None and digest_of(state_of(edited.model)) == before.digest:
+    edited, first = stored.edited, look.outputs[0]
+    if stored.unfit is None and digest_of(state_of(edited.model)) == look.digest:
         outcome = OutcomeReport(outcome=Outcome.NO_OP, reason=_SAME_BYTES)
         notes = in_memory(request, stored, first.forget)
         return Verdict(outcome=outcome, before=first, after=first, notes=notes)
-    after = _outputs(request, edited.model.to(request.means.device))
+    edited.model.to(request.means.device)
+    after = _outputs(request, edited.model, _logits(request, edited.model, request.task.forget))
     said = in_memory(request, stored, after[0].forget)
     edited.model.to(edited.home)
     if any(_undefined(outputs) for outputs in after):
@@ -88,7 +83,7 @@ def judged(request: Request, before: Look, stored: Stored, served: Served) -> Ve
     )
     report = judge_absent(case) if request.task.aim == "absent" else judge_unseen(case)
     report, notes = judge_again(
-        served.request, before.outputs[1:], after[1:], report, edited.evidence
+        served.request, look.outputs[1:], after[1:], report, edited.evidence
     )
     trained_anew = "training" in request.method.info.needs and request.task.aim == "unseen"
     if trained_anew and not report.outcome.accepted:
@@ -109,18 +104,37 @@ _SAME_BYTES = "the weights are bit-identical to the original's"
 _SAME_ANSWERS = "no answer on the forget rows moved by more than 1e-5 of the largest logit"
 
 
-def _outputs(request: Request, model: nn.Module) -> tuple[Outputs, ...]:
-    """Logits on judge, and on the records of this request and of every earlier one at hand."""
+def _forget_rows(
+    request: Request, copied: nn.Module
+) -> tuple[Float[Tensor, "forget classes"], Float[Tensor, "forget features"] | None]:
+    """Logits of the forget rows and, for statistics to be carried on, their features; one pass."""
+    statistics, forget = request.task.statistics, request.task.forget
+    if request.head is None or statistics is None or statistics.members is None:
+        return _logits(request, copied, forget), None
     size, device = request.means.batch_size, request.means.device
+    parts = [
+        (features.cpu(), logits.float().cpu())
+        for features, logits, _ in feature_batches(
+            copied, request.head, forget, batch_size=size, device=device
+        )
+    ]
+    return torch.cat([z for _, z in parts]), torch.cat([h for h, _ in parts])
+
+
+def _outputs(
+    request: Request, model: nn.Module, forget: Float[Tensor, "forget classes"]
+) -> tuple[Outputs, ...]:
+    """Logits on judge, and on the records of this request and of every earlier one at hand."""
     rows = request.split.judge
-    judge = None
-    if rows is not None and len(rows):
-        judge = logits_of(model, rows, batch_size=size, device=device)
+    judge = None if rows is None or not len(rows) else _logits(request, model, rows)
     earlier = (r.rows for r in request.past.forgotten if r.rows is not None)
-    return tuple(
-        Outputs(forget=logits_of(model, rows, batch_size=size, device=device), judge=judge)
-        for rows in (request.task.forget, *earlier)
-    )
+    every = (forget, *(_logits(request, model, rows) for rows in earlier))
+    return tuple(Outputs(forget=logits, judge=judge) for logits in every)
+
+
+def _logits(request: Request, model: nn.Module, rows: Rows) -> Float[Tensor, "rows classes"]:
+    size, device = request.means.batch_size, request.means.device
+    return logits_of(model, rows, batch_size=size, device=device)
 
 
 def _undefined(outputs: Outputs) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,8 @@ from expunge.network.state import (
 )
 from expunge.patches.regions import RegionPatched
 from expunge.records import Structure
-from expunge.unlearning.request import Request
-
-if TYPE_CHECKING:
-    from expunge.unlearning.looks import Look
-    from expunge.unlearning.work import Work
+from expunge.unlearning.request import Look, Request
+from expunge.unlearning.work import Work
 
 __all__ = ["Edited", "described", "kept_promises"]
 
@@ -46,19 +43,19 @@ class Edited:
     buffers_changed: int
 
 
-def kept_promises(request: Request, before: Look, work: Work) -> Edited:
+def kept_promises(request: Request, look: Look, work: Work) -> Edited:
     """What the method made, checked; raises ContractError where it broke a promise."""
     name, info = request.method.info.name, request.method.info
     structure = work.run.record.structure or info.structure
-    home = next(iter(before.layout.devices.values()), torch.device("cpu"))
+    home = next(iter(look.layout.devices.values()), torch.device("cpu"))
     if not isinstance(work.result, nn.Module):
         raise ContractError(
             f"Expected method {name!r} to return a module, got {type(work.result).__name__}. "
             "`apply` must end with `return model` (for retrain: so must `fit`)."
         )
     model = work.result.to(home)
-    restore_layout(model, before.layout)
-    _check_contract(request, model, before.digest, work.hooks)
+    restore_layout(model, look.layout)
+    _check_contract(request, model, look.digest, work.hooks)
     if structure == "same":
         _check_layout(request, model)
     edited = described(request, model, structure, home, work.run.record.evidence)

@@ -10,7 +10,7 @@ from torch import nn
 
 from expunge.methods.base import Method
 from expunge.network.heads import backbone_digest
-from expunge.network.state import device_of, digest_of, state_of
+from expunge.network.state import device_of, digest_of, hook_count, state_of
 from expunge.records import RECORD_VERSION, Cost, RunRecord
 from expunge.results.forgotten import Forgotten, commitment
 from expunge.results.read import Read
@@ -18,9 +18,10 @@ from expunge.results.unlearned import Unlearned
 from expunge.runtime.machine import environment
 from expunge.statistics.collect import collect_sums
 from expunge.statistics.features import FeatureStatistics
+from expunge.statistics.sums import Sums, augment
 from expunge.unlearning.looks import Verdict
 from expunge.unlearning.promises import Edited
-from expunge.unlearning.request import Request
+from expunge.unlearning.request import Look, Request
 from expunge.unlearning.served import Served
 from expunge.unlearning.work import Work
 
@@ -28,7 +29,7 @@ __all__ = ["result_of"]
 
 
 def result_of(
-    served: Served, work: Work, edited: Edited, verdict: Verdict, seconds: float
+    served: Served, look: Look, work: Work, edited: Edited, verdict: Verdict, seconds: float
 ) -> Unlearned:
     """The edited model with everything that is known of it; `seconds` are those of the call.
 
@@ -36,7 +37,7 @@ def result_of(
     """
     request, whole = served.request, served.whole.task.forget
     forgotten = _forgotten(request)
-    statistics, void = _carried_statistics(served, work, edited.model)
+    statistics, void = _carried_statistics(served, look, work, edited.model)
     certificate, certified = served.certified(verdict.outcome, edited.evidence)
     notes = (*request.past.notes, *work.run.record.notes, *_voided(request, edited))
     record = RunRecord(
@@ -57,7 +58,7 @@ def result_of(
         judge_count=0 if request.split.judge is None else len(request.split.judge),
         dropped_from_holdout=request.split.dropped,
         commitment=commitment(forgotten),
-        digest_before=digest_of(state_of(request.model)),
+        digest_before=look.digest,
         digest_after=digest_of(state_of(edited.model)),
         head=None if request.head is None else request.head.name,
         earlier_requests=len(request.past.forgotten),
@@ -78,7 +79,7 @@ def result_of(
         head=edited.head,
         evidence=edited.evidence,
         refused={whole.ids[i]: reason for i, reason in served.refused.items()},
-        read=_read(served.whole, verdict),
+        read=_read(served.whole, verdict, edited.model),
     )
 
 
@@ -123,7 +124,7 @@ def _cost(work: Work, edited: Edited, seconds: float) -> Cost:
     )
 
 
-def _read(request: Request, verdict: Verdict) -> Read | None:
+def _read(request: Request, verdict: Verdict, edited: nn.Module) -> Read | None:
     """The logits, where they are those of the request as it was asked for."""
     if verdict.after is None or request.asked.forget.ids != request.task.forget.ids:
         return None
@@ -132,11 +133,13 @@ def _read(request: Request, verdict: Verdict) -> Read | None:
         judge=request.split.judge,
         before=verdict.before,
         after=verdict.after,
+        hooks_before=hook_count(request.model),
+        hooks_after=hook_count(edited),
     )
 
 
 def _carried_statistics(
-    served: Served, work: Work, edited: nn.Module
+    served: Served, look: Look, work: Work, edited: nn.Module
 ) -> tuple[FeatureStatistics | None, tuple[str, ...]]:
     """Statistics of what stays: head edits update them, backbone edits invalidate them; notes."""
     request = served.request
@@ -147,12 +150,19 @@ def _carried_statistics(
         return None, ("the feature statistics are void: the backbone changed",)
     forget = request.task.forget
     taken = None if served.refused else work.run.record.forget_sums
-    sums = taken or collect_sums(
-        edited,
-        head,
-        forget,
-        mean=statistics.mean,
-        batch_size=request.means.batch_size,
-        device=device_of(edited),
-    )
-    return statistics.without(sums, forget.ids), ()
+    if taken is not None:
+        return statistics.without(taken, forget.ids), ()
+    if look.features is None:
+        # made for this request by a method that then refused some records: they are read again
+        sums = collect_sums(
+            edited,
+            head,
+            forget,
+            mean=statistics.mean,
+            batch_size=request.means.batch_size,
+            device=device_of(edited),
+        )
+        return statistics.without(sums, forget.ids), ()
+    # the backbone is the given one's, and so are the features
+    own = augment(look.features[served.places], statistics.mean)
+    return statistics.without(Sums.of(own, forget.labels, head.classes), forget.ids), ()

@@ -1,24 +1,27 @@
-"""What the steps of one call hand on: the request after every refusal, and what was before it."""
+"""What the steps of one call hand on: the request after every refusal, and how all was before."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import final
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from expunge.certificate.facts import Evidence
+from expunge.judging.outputs import Outputs
 from expunge.judging.split import Split
 from expunge.methods.base import Before, Method
 from expunge.methods.run import Means
 from expunge.network.heads import Head
+from expunge.network.state import Layout
 from expunge.records import Need
 from expunge.results.forgotten import Forgotten
 from expunge.results.unlearned import Unlearned
 from expunge.statistics.features import FeatureStatistics
 from expunge.task import ForgetTask, Given
 
-__all__ = ["Found", "Past", "Request"]
+__all__ = ["Found", "Look", "Past", "Request"]
 
 
 @final
@@ -97,7 +100,25 @@ class Request:
 
     @property
     def before(self) -> Before:
-        """What the method may know of the model before work starts."""
+        """What the method may know before work starts."""
         return Before(
-            head=self.found.head, evidence=self.past.evidence, predecessor=self.past.predecessor
+            head=self.found.head,
+            evidence=self.past.evidence,
+            predecessor=self.past.predecessor,
+            initial=self.means.initial,
+            tune=self.split.tune,
         )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Look:
+    """The model as it was given: digest, layout, and logits (this request first, then earlier).
+
+    `features` are those of the forget rows, where the request has statistics to take them out of.
+    """
+
+    digest: str
+    layout: Layout
+    outputs: tuple[Outputs, ...]
+    features: Float[Tensor, "forget features"] | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
 from torch import nn
@@ -16,10 +16,7 @@ from expunge.network.state import hook_count
 from expunge.runtime.machine import peak_bytes, reset_peak
 from expunge.statistics.collect import collect_statistics
 from expunge.task import ForgetTask, Given
-from expunge.unlearning.request import Request
-
-if TYPE_CHECKING:
-    from expunge.unlearning.looks import Look
+from expunge.unlearning.request import Look, Request
 
 __all__ = ["Work", "copied_alone", "private_copy", "worked"]
 
@@ -56,7 +53,7 @@ def copied_alone(model: nn.Module) -> nn.Module:
     return copied
 
 
-def worked(request: Request, copied: nn.Module, before: Look, generator: torch.Generator) -> Work:
+def worked(request: Request, copied: nn.Module, look: Look, generator: torch.Generator) -> Work:
     """Hand the method its part of the request, let it edit the copy, and time it."""
     device, classes = request.means.device, request.found.classes
     run = Run(
@@ -65,7 +62,7 @@ def worked(request: Request, copied: nn.Module, before: Look, generator: torch.G
         classes=classes,
         kept=tuple(c for c in range(classes) if c not in request.task.gone),
         before=request.before,
-        forget_logits=before.outputs[0].forget,
+        forget_logits=look.outputs[0].forget,
     )
     handed = _handed(request, copied, run)
     hooks = hook_count(copied)
@@ -90,7 +87,7 @@ def _handed(request: Request, copied: nn.Module, run: Run) -> ForgetTask:
     statistics = task.statistics
     if "statistics" in needs and statistics is None and request.head is not None:
         start = time.perf_counter()
-        statistics, run.record.forget_sums = collect_statistics(
+        statistics, sums = collect_statistics(
             copied,
             request.head,
             task.rows,
@@ -98,6 +95,7 @@ def _handed(request: Request, copied: nn.Module, run: Run) -> ForgetTask:
             batch_size=run.batch_size,
             device=run.device,
         )
+        run.summed(sums)
         run.touched(len(task.rows))
         run.log("statistics_seconds", time.perf_counter() - start)
     seen = task if "retain" in needs else task.alone()

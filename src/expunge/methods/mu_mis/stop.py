@@ -9,12 +9,9 @@ import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import Literal, Protocol, final
 
-if TYPE_CHECKING:
-    from expunge.methods.mu_mis.method import MuMis
-
-__all__ = ["MOST_REFUSED", "End", "Look", "fired", "lost", "published_stop"]
+__all__ = ["MOST_REFUSED", "End", "Look", "Rules", "fired", "lost", "published_stop"]
 
 MOST_REFUSED = 3
 """So many refused states in a row end a descent."""
@@ -38,6 +35,26 @@ class End(enum.Enum):
     """The weights reached at the last look are of no use."""
     MOST_STEPS = "the cap of {most_steps} steps"
     """No rule fired within `most_steps`."""
+
+
+class Rules(Protocol):
+    """The settings of `MuMis` that the rules ask for."""
+
+    @property
+    def stop(self) -> Literal["validated", "published"]:
+        """Which rules there are."""
+
+    @property
+    def delta(self) -> float:
+        """The share of its start that the irrelevant sensitivity must be over."""
+
+    @property
+    def forget_accuracy(self) -> float:
+        """Percent of rows that may be recognised still."""
+
+    @property
+    def tolerance(self) -> float:
+        """Points that what stays may lose."""
 
 
 @final
@@ -66,7 +83,7 @@ def published_stop(irrelevant: Sequence[float], delta: float) -> bool:
     return risen and irrelevant[0] > 0 and math.sqrt(irrelevant[-1] / irrelevant[0]) > delta
 
 
-def lost(method: MuMis, looks: Sequence[Look], tune_rows: int) -> bool:
+def lost(method: Rules, looks: Sequence[Look], tune_rows: int) -> bool:
     """Whether what stays lost more than `tolerance`, and more than chance explains."""
     before, now = looks[0].tune_others, looks[-1].tune_others
     if before is None or now is None:
@@ -74,7 +91,7 @@ def lost(method: MuMis, looks: Sequence[Look], tune_rows: int) -> bool:
     return now < before - method.tolerance - _noise(before, tune_rows)
 
 
-def fired(method: MuMis, looks: Sequence[Look]) -> End | None:
+def fired(method: Rules, looks: Sequence[Look]) -> End | None:
     """Which stop rule fires on an accepted state, if one does."""
     first, seen = looks[0], looks[-1]
     if first.tune_others is not None and seen.tune_others is not None:

@@ -52,7 +52,7 @@ def scene_of(
     gone[list(run.kept)] = False
     features = run.features(model, task.forget, statistics.mean)
     forget = Sums.of(features, task.forget.labels, head.classes)
-    run.record.forget_sums = forget
+    run.summed(forget)
     kept = None
     if anchor == "retain" and task.retain is not None:
         kept = run.features(model, task.retain, statistics.mean), task.retain.labels

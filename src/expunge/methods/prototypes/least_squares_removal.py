@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from expunge.errors import UnsupportedError
-from expunge.methods.base import Method
+from expunge.methods.base import Before, Method
 from expunge.records import MethodInfo, Paper
 
 if TYPE_CHECKING:
@@ -58,6 +58,12 @@ class LeastSquaresRemoval(Method):
         cost="one pass over the forget set and two d×d solves",
         reads="the training rows once, where statistics are not given; else the forget rows once",
     )
+
+    def refuse(self, model: nn.Module, task: ForgetTask, before: Before) -> None:
+        """Refuse statistics that do not know which records they cover."""
+        from expunge.methods.prototypes.refusals import refuse_without_ids
+
+        refuse_without_ids(task)
 
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Add s(B_r − B) to the head."""

@@ -25,11 +25,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from expunge.errors import ModelError, UnsupportedError
-from expunge.methods.base import Method
+from expunge.methods.base import Before, Method
 from expunge.records import MethodInfo, Paper
 from expunge.settings import NotNegative
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jaxtyping import Float
     from torch import Tensor, nn
 
@@ -83,8 +85,18 @@ class NaivePrototypeSurgery(Method):
         """A larger ridge: few rows and features leave the Gram matrix of a toy nearly singular."""
         return cls(ridge=0.1)
 
+    def refuse(self, model: nn.Module, task: ForgetTask, before: Before) -> None:
+        """Refuse statistics that know no records, and initial weights of another model."""
+        from expunge.methods.prototypes.refusals import refuse_without_ids
+
+        refuse_without_ids(task)
+        if before.head is not None:
+            _initial_weight(before.initial, before.head)
+
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Edit the prototypes from the statistics and the sums of the forget rows."""
+        import torch
+
         from expunge.methods.prototypes.solve import naive_surgery, naive_surgery_published
         from expunge.network.heads import head_matrix, set_head_matrix
 
@@ -95,7 +107,10 @@ class NaivePrototypeSurgery(Method):
         gram = statistics.uncentred_gram()
         gram_forget = gram - statistics.without(forget, task.forget.ids).uncentred_gram()
         matrix = head_matrix(model, head)
-        trained, start = matrix[:, :-1], _initial_weight(run, head)
+        trained, given = matrix[:, :-1], _initial_weight(run.initial, head)
+        if given is None:
+            run.note("W₀ = 0: the initial weights were not given")
+        start = torch.zeros_like(trained) if given is None else given
         if self.form == "published":
             edited = naive_surgery_published(trained, start, gram, gram_forget, self.cutoff)
         else:
@@ -107,18 +122,17 @@ class NaivePrototypeSurgery(Method):
         return model
 
 
-def _initial_weight(run: Run, head: Head) -> Float[Tensor, "classes features"]:
-    """W₀ from the initial weights where they were kept, else zero (and the record says so)."""
-    import torch
-
-    if run.initial is None:
-        run.note("W₀ = 0: the initial weights were not given")
-        return torch.zeros(head.classes, head.features, dtype=torch.float64)
+def _initial_weight(
+    initial: Mapping[str, Tensor] | None, head: Head
+) -> Float[Tensor, "classes features"] | None:
+    """W₀ from the initial weights where they were kept; raises ModelError where they do not fit."""
+    if initial is None:
+        return None
     name = f"{head.name}.weight" if head.name else "weight"
-    if name not in run.initial or tuple(run.initial[name].shape) != (head.classes, head.features):
+    if name not in initial or tuple(initial[name].shape) != (head.classes, head.features):
         raise ModelError(
             f"Expected the initial weights to hold {name} of shape "
             f"{(head.classes, head.features)}, got "
-            f"{tuple(run.initial[name].shape) if name in run.initial else 'no such tensor'}."
+            f"{tuple(initial[name].shape) if name in initial else 'no such tensor'}."
         )
-    return run.initial[name].double().cpu()
+    return initial[name].double().cpu()

@@ -98,8 +98,10 @@ class PrototypeSurgery(Method):
         return frozenset({"retain"}) if self.anchor == "retain" else frozenset()
 
     def refuse(self, model: nn.Module, task: ForgetTask, before: Before) -> None:
-        """Refuse labels that forbid the true class where the class stays."""
-        del model, before
+        """Refuse labels that forbid a class that stays, and statistics that know no records."""
+        from expunge.methods.prototypes.refusals import refuse_without_ids
+
+        refuse_without_ids(task)
         if task.aim != "absent":
             raise UnsupportedError(
                 f'Expected aim "absent" for labels {self.labels!r}, got {task.aim!r}: these labels '

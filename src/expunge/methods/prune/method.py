@@ -115,7 +115,7 @@ class Prune(Method):
         return self.info.needs if scope == "classes" else self.needs
 
     def refuse(self, model: nn.Module, task: ForgetTask, before: Before) -> None:
-        """Refuse forms that do not go together, half precision, and heads that cannot go on."""
+        """Refuse forms that do not go together, heads that cannot go on, and lacking tune rows."""
         from expunge.methods.prune.refusals import refuse_head
 
         if self.form == "merged" and self.spec == "mispredict":
@@ -125,6 +125,10 @@ class Prune(Method):
             )
         if before.head is not None:
             refuse_head(model, before.head, task.scope, before, self.form)
+        if task.scope == "records" and self.spec != "mispredict" and before.tune is not None:
+            from expunge.methods.prune.targets import refuse_untargeted
+
+            refuse_untargeted(task.forget.labels, before.tune.labels)
         if self.entangled == "error" and task.scope == "records":
             from expunge.methods.prune.leaving import refuse_identical
 

@@ -18,7 +18,14 @@ from torch import Tensor
 
 from expunge.errors import TaskError
 
-__all__ = ["Targets", "draw_targets", "forced_errors", "forced_targets", "unseen_targets"]
+__all__ = [
+    "Targets",
+    "draw_targets",
+    "forced_errors",
+    "forced_targets",
+    "refuse_untargeted",
+    "unseen_targets",
+]
 
 _NEIGHBOURS = 5
 _AHEAD = 1.25
@@ -83,6 +90,16 @@ def forced_targets(
     )
 
 
+def refuse_untargeted(labels: Int[Tensor, " records"], tune_labels: Int[Tensor, " tune"]) -> None:
+    """Raise TaskError where no tune row has the class of a record."""
+    for label in labels.unique().tolist():
+        if not bool((tune_labels == label).any()):
+            raise TaskError(
+                f"Expected holdout rows of class {label} to draw targets from, got none in the "
+                'tune half. Give a larger holdout, or `spec="mispredict"`.'
+            )
+
+
 def draw_targets(
     labels: Int[Tensor, " records"],
     tune_logits: Float[Tensor, "tune classes"],
@@ -98,15 +115,11 @@ def draw_targets(
     of the class: never a mean of rows, which would make the records too easy. Raises TaskError
     where no tune row has the class of a record.
     """
+    refuse_untargeted(labels, tune_labels)
     targets = torch.empty(len(labels), tune_logits.shape[1], dtype=torch.float64)
     for label in labels.unique().tolist():
         pool = tune_logits[tune_labels == label].double()
         wanted = (labels == label).nonzero().flatten()
-        if not len(pool):
-            raise TaskError(
-                f"Expected holdout rows of class {label} to draw targets from, got none in the "
-                'tune half. Give a larger holdout, or `spec="mispredict"`.'
-            )
         rounds = -(-len(wanted) // len(pool))
         order = torch.cat([torch.randperm(len(pool), generator=generator) for _ in range(rounds)])
         rows = order[: len(wanted)]

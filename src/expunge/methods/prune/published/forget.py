@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Int, Shaped
@@ -26,11 +26,13 @@ from torch import Tensor, nn
 
 from expunge.errors import DataError, InputError, ModelError
 from expunge.methods.prune.mlp import read_mlp, within_1e_5
-from expunge.methods.prune.published.method import PrunePublished
 from expunge.methods.prune.published.regions import redirect, region
 from expunge.network.calls import frozen_statistics
 from expunge.network.state import device_of
 from expunge.patches.regions import RegionPatched
+
+if TYPE_CHECKING:
+    from expunge.methods.prune.published.method import PrunePublished
 
 __all__ = ["PublishedReport", "forget_published"]
 

@@ -1,4 +1,4 @@
-"""What PRUNE as published cannot serve: other patches, other models, named inputs."""
+"""What PRUNE as published cannot serve: other patches, other models, named or integer inputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ def refuse_published(model: nn.Module, task: ForgetTask) -> None:
         raise UnsupportedError(
             "Expected one input tensor a row for prune-published, got named tensors. Use prune."
         )
-    if few.is_floating_point():
-        read_mlp(model.base if isinstance(model, RegionPatched) else model, few, within_1e_5)
+    if not few.is_floating_point():
+        raise UnsupportedError(
+            f"Expected floating inputs for prune-published, got {few.dtype}: linear regions are "
+            "of real inputs. Scale them to floats in the data set, or use prune."
+        )
+    read_mlp(model.base if isinstance(model, RegionPatched) else model, few, within_1e_5)
     if task.scope == "records":
         find_twins(task.forget, None)
