@@ -21,7 +21,7 @@ _ROWS = 'a callable as "package.module:name", or an npz file with x and y'
 
 
 @final
-class Model(BaseModel):
+class ModelTable(BaseModel):
     """[model]: how the model is built, and where its weights are."""
 
     model_config = _STRICT
@@ -34,7 +34,7 @@ class Model(BaseModel):
 
 
 @final
-class Data(BaseModel):
+class DataTable(BaseModel):
     """[data]: the rows; `forget` stands instead of `train`."""
 
     model_config = _STRICT
@@ -46,7 +46,7 @@ class Data(BaseModel):
 
 
 @final
-class Forget(BaseModel):
+class ForgetTable(BaseModel):
     """[forget]: exactly one of classes, indices and ids."""
 
     model_config = _STRICT
@@ -65,7 +65,7 @@ class Forget(BaseModel):
 
 
 @final
-class References(BaseModel):
+class ReferencesTable(BaseModel):
     """[references]: models retrained without the forget set."""
 
     model_config = _STRICT
@@ -81,12 +81,12 @@ class Job(BaseModel):
     model_config = _STRICT
     folder: Annotated[Path, Field(exclude=True)]
     seed: int = Field(default=0, ge=0, lt=2**63, description="an integer from 0")
-    model: Model = Field(description="a table with factory and weights")
-    data: Data = Field(description="a table with train or forget")
-    forget: Forget | None = Field(default=None, description="a table")
+    model: ModelTable = Field(description="a table with factory and weights")
+    data: DataTable = Field(description="a table with train or forget")
+    forget: ForgetTable | None = Field(default=None, description="a table")
     method: dict[str, Any] | None = Field(default=None, description="a table with a name")
     training: dict[str, Any] | None = Field(default=None, description="a table")
-    references: References = Field(default=References(), description="a table")
+    references: ReferencesTable = Field(default=ReferencesTable(), description="a table")
     limits: dict[str, Any] = Field(default={}, description="a table")
 
     def place(self, text: str) -> Path:
@@ -95,10 +95,10 @@ class Job(BaseModel):
 
 
 _TABLES: dict[str, type[BaseModel]] = {
-    "model": Model,
-    "data": Data,
-    "forget": Forget,
-    "references": References,
+    "model": ModelTable,
+    "data": DataTable,
+    "forget": ForgetTable,
+    "references": ReferencesTable,
 }
 
 

@@ -13,7 +13,7 @@ from expunge.cli._console import Screen, command
 
 if TYPE_CHECKING:
     from expunge.cli._job import Job
-    from expunge.cli._session import Work
+    from expunge.cli._session import OpenedJob
     from expunge.data.rows import Rows
     from expunge.unlearning.door import Rehearsal
 
@@ -58,7 +58,7 @@ def _check(screen: Screen, path: Path, method_name: str | None, *, as_json: bool
     screen.then(f"expunge unlearn {path}" + (f" --method {method_name}" if method_name else ""))
 
 
-def _facts(work: Work, found: Rehearsal) -> dict[str, Any]:
+def _facts(work: OpenedJob, found: Rehearsal) -> dict[str, Any]:
     from expunge.cli._request import outputs_of
 
     rows, where = work.rows, "train" if work.task.retain is not None else "forget"
@@ -93,7 +93,7 @@ def _facts(work: Work, found: Rehearsal) -> dict[str, Any]:
     }
 
 
-def _still_known(work: Work, rows: Rows) -> Rows:
+def _still_known(work: OpenedJob, rows: Rows) -> Rows:
     """The rows without classes that an earlier run forgot: their accuracy says nothing."""
     import torch
 
@@ -106,7 +106,7 @@ def _still_known(work: Work, rows: Rows) -> Rows:
     return rows.select(stays.nonzero().flatten()) if bool(stays.any()) else rows
 
 
-def _expected(job: Job, work: Work, found: Rehearsal, a_row: float) -> dict[str, Any]:
+def _expected(job: Job, work: OpenedJob, found: Rehearsal, a_row: float) -> dict[str, Any]:
     """Rows that would pass through the model, training steps counted as three passes."""
     needs, task = work.method.needs_for(work.task.scope), work.task
     retain = found.retain_count or 0

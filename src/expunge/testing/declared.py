@@ -12,7 +12,7 @@ from typing import get_args
 from expunge.audits.base import Audit
 from expunge.methods.base import Method
 from expunge.records import Aim, Claim, Need, Scope, Structure, to_json
-from expunge.testing.check import require
+from expunge.testing.checking import require
 from expunge.testing.shared import Subject
 
 __all__ = ["frozen", "info_complete", "named", "record_complete", "value_is_frozen"]

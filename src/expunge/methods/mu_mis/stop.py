@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, final
 if TYPE_CHECKING:
     from expunge.methods.mu_mis.method import MuMis
 
-__all__ = ["MOST_REFUSED", "End", "Look", "fired", "lost", "published_stop"]
+__all__ = ["MOST_REFUSED", "End", "Observed", "fired", "lost", "published_stop"]
 
 MOST_REFUSED = 3
 """So many refused states in a row end a descent."""
@@ -42,7 +42,7 @@ class End(enum.Enum):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Observed:
     """What one look saw: mean squared sensitivities and accuracies (percent).
 
     `forget` is the accuracy on the panel; `tune_forget` and `tune_others` are None without rows to
@@ -66,7 +66,7 @@ def published_stop(irrelevant: Sequence[float], delta: float) -> bool:
     return risen and irrelevant[0] > 0 and math.sqrt(irrelevant[-1] / irrelevant[0]) > delta
 
 
-def lost(method: MuMis, looks: Sequence[Look], tune_rows: int) -> bool:
+def lost(method: MuMis, looks: Sequence[Observed], tune_rows: int) -> bool:
     """Whether what stays lost more than `tolerance`, and more than chance explains."""
     before, now = looks[0].tune_others, looks[-1].tune_others
     if before is None or now is None:
@@ -74,7 +74,7 @@ def lost(method: MuMis, looks: Sequence[Look], tune_rows: int) -> bool:
     return now < before - method.tolerance - _noise(before, tune_rows)
 
 
-def fired(method: MuMis, looks: Sequence[Look]) -> End | None:
+def fired(method: MuMis, looks: Sequence[Observed]) -> End | None:
     """Which stop rule fires on an accepted state, if one does."""
     first, seen = looks[0], looks[-1]
     if first.tune_others is not None and seen.tune_others is not None:
