@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -183,10 +184,17 @@ def _check_choices(job: Job) -> None:
         )
 
 
-def checked_fields(kind: type[Any], table: Mapping[str, Any], name: str) -> dict[str, Any]:
+def checked_fields(
+    kind: type[Any],
+    table: Mapping[str, Any],
+    name: str,
+    *,
+    written: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """The entries of `table` as arguments of the dataclass `kind`, each checked as its field says.
 
     A number without a point stands for a field of real numbers too, and a list for a tuple.
+    `written` has the keys of the job file where they are others than those of `table`.
     """
     settings = {setting.name: setting for setting in settings_of(kind)}
     _refuse_unknown(table, settings, name)
@@ -197,6 +205,8 @@ def checked_fields(kind: type[Any], table: Mapping[str, Any], name: str) -> dict
         if not setting.holds(given):
             mistyped = setting.choices and isinstance(value, str)
             hint = f" {nearest(value, setting.choices)}" if mistyped else ""
+            if key in written:
+                hint += f" In the job it is `{written[key]}`, its name in earlier versions."
             raise JobError(setting.refusal(value, f"{name}.{key}") + hint)
         values[key] = setting.kept(given)
     return values
