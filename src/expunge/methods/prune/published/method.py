@@ -113,6 +113,7 @@ class PrunePublished(Method):
             allowed=run.kept,
             report=run.report,
         )
+        run.touched((2 + report.rounds) * len(task.forget))  # beside the batches above
         run.shape("wraps")
         say_published(run, report, task.scope)
         return edited
