@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["check"]
 
 _LOOK = 2048
+_AUDITED = 2 * 2_000
 
 
 def check(
@@ -107,10 +108,16 @@ def _still_known(work: OpenedJob, rows: Rows) -> Rows:
 
 
 def _expected(job: Job, work: OpenedJob, found: Rehearsal, a_row: float) -> dict[str, Any]:
-    """Rows that would pass through the model, training steps counted as three passes."""
+    """Rows that would pass through the model, training steps counted as three passes.
+
+    The door reads forget and judge rows before and after; of what stays the audit of a request for
+    records reads at most 2,000 rows of all classes and 2,000 of the records' own, before and after.
+    """
     needs, task = work.method.needs_for(work.task.scope), work.task
     retain = found.retain_count or 0
-    rows = 4 * found.forget_count + 2 * found.judge_count
+    rows = 2 * (found.forget_count + found.judge_count)
+    if task.scope == "records":
+        rows += 2 * min(retain, _AUDITED)
     if "statistics" in needs and not found.statistics:
         rows += retain + found.forget_count
     known = True
