@@ -16,12 +16,12 @@ classes its labels differ so much from the trained head's answers that what stay
 Labels that forbid the true class are refused where the class stays, since a retrained model still
 gets most such records right.
 
-| symbol | where |
-|---|---|
-| h̃_i, A* | `Run.features`, the trained head in centred coordinates (`to_centred`) |
-| q_i | `anchored.soft_labels` |
-| Ĝ_λ, μ | `anchored.metric_of`, `strength` |
-| argmin over A | `solve.solve_anchored` |
+    symbol         what it is                                function
+    h̃_i            features of the forget rows               Run.features
+    A*             the trained head in centred coordinates   statistics.sums.to_centred
+    q_i            soft labels                               anchored.soft_labels
+    μ Ĝ_λ          the metric of the anchor (μ: `strength`)  anchored.metric_of
+    argmin over A  the convex problem                        solve.solve_anchored
 """
 
 from __future__ import annotations
