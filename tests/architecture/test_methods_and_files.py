@@ -131,3 +131,25 @@ def test_public_checks_are_the_ones_that_run():
     names = [check.name for check in contract_checks(METHODS[0]())]
     assert len(set(names)) == len(names)
     assert callable(check_method)
+
+
+TWICE = {}
+"""Class names that stand twice, each with the reason: none now."""
+
+
+def _classes():
+    """Every public class and the modules that define one of that name."""
+    import ast
+
+    found = {}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    return found
+
+
+def test_a_class_name_means_one_thing():
+    shared = {name: files for name, files in _classes().items() if len(files) > 1}
+    assert shared.keys() <= TWICE.keys(), {n: f for n, f in shared.items() if n not in TWICE}
+    assert TWICE.keys() <= shared.keys(), "take off the list what stands once"

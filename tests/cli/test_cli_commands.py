@@ -129,6 +129,23 @@ def test_check_as_json(project):
     assert facts["expected_seconds"] > 0
 
 
+@pytest.mark.parametrize(
+    ("request_", "method", "rows"),
+    [
+        ("classes = [1]", "mask-class", 2 * (80 + 320)),
+        ("classes = [1]", "least-squares-removal", 2 * (80 + 320) + 320),
+        ("classes = [1]", "fine-tune", 2 * (80 + 320) + 3 * 5 * 240),
+        ("indices = [0, 5]", "fine-tune", 2 * (2 + 320) + 2 * 318 + 3 * 5 * 318),
+    ],
+)
+def test_check_expects_the_time_of_the_rows_that_a_run_reads(project, request_, method, rows):
+    job = project.job(("classes = [1]", request_))
+    code, out, _ = project.run("check", job, "--json", "--method", method)
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["expected_seconds"] == pytest.approx(rows * facts["seconds_a_row"])
+
+
 def test_check_warns_near_chance(project):
     with np.load(project.folder / "holdout.npz") as archive:
         arrays = {k: archive[k] for k in archive.files}

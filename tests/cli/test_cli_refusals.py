@@ -47,6 +47,11 @@ def with_arrays(project, name, **changes):
         ("[1]", "[1]\naim = 'gone'", 'to be "absent" (classes) or "unseen" (records), got'),
         ("[method]", "[method]\nstrength = 'big'", "be a number above 0, got 'big'."),
         ("[method]", "[method]\nstrength = 0", "`method.strength` to be a number above 0, got 0."),
+        (
+            "[method]",
+            "[method]\nrefit_ridge = -1",
+            "In the job it is `refit_ridge`, its name in earl",
+        ),
         ("[method]", "[method]\nstrength = nan", "`method.strength` to be a number above 0, got n"),
         ("[method]", "[method]\nstrength = true", "to be a number above 0, got True."),
         ("[method]", "[method]\nstrength = [1.0]", "to be a number above 0, got [1.0]."),

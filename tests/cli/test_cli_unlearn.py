@@ -398,7 +398,7 @@ def test_a_factory_that_caches_keeps_models_apart(project):
         "def net(width", "import functools\n\n@functools.cache\ndef net(width"
     )
     nets.write_text(text)
-    extra = "[training]\nepochs = 3\nlr = 0.05\n"
+    extra = "[training]\nepochs = 15\nbatch_size = 32\nlr = 0.05\n"
     job = project.job(extra=extra)
     for seed in ("1", "2"):
         options = ("--method", "retrain", "--seed", seed, "--out", f"retrained-{seed}")

@@ -115,6 +115,7 @@ class Honest(Method):
         scopes=frozenset({"classes"}),
         claims=("outputs",),
         cost="nothing",
+        reads="the forget rows once",
     )
 
     def apply(self, model, task, run):
@@ -183,6 +184,15 @@ class Picky(Honest):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Untold(Honest):
+    """Reads rows of its own, and does not say so."""
+
+    info: ClassVar[MethodInfo] = replace(
+        Honest.info, reads=MethodInfo.__dataclass_fields__["reads"].default
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ForRecords(Honest):
     """Says that it serves records alone."""
 
@@ -226,6 +236,12 @@ def test_a_fault_is_found_by_its_check(fault, check, words):
     checks = {c.name: c for c in contract_checks(Honest(fault=fault))}
     with pytest.raises(ContractError, match=words):
         checks[check]()
+
+
+def test_rows_that_the_method_reads_must_be_said():
+    checks = {c.name: c for c in contract_checks(Untold())}
+    with pytest.raises(ContractError, match=r"`info\.reads` says 'nothing .* 32 rows were counted"):
+        checks["record_complete"]()
 
 
 def test_checks_are_chosen_by_info():

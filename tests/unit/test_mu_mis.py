@@ -14,7 +14,7 @@ from expunge.methods.base import Before
 from expunge.methods.mu_mis import descent
 from expunge.methods.mu_mis.method import MuMis
 from expunge.methods.mu_mis.sensitivity import Loss, draw_irrelevant, relative_step, scaled_loss
-from expunge.methods.mu_mis.stop import End, Look, published_stop
+from expunge.methods.mu_mis.stop import End, Observed, published_stop
 from expunge.methods.run import Means, Run
 from expunge.testing import toys
 from expunge.unlearning.door import rehearse
@@ -211,7 +211,7 @@ def script(monkeypatch, seen):
 
     def look(ground, steps):
         forget, tune_forget, others, target = next(looks)
-        return Look(
+        return Observed(
             target=target,
             irrelevant=1.0,
             forget=forget,

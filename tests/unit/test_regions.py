@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from dense_regions import support
+from dense_regions import dense_region, support
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expunge.methods.prune.published.regions import redirect, region
+from expunge.methods.prune.published.regions import redirect
 
 SIZES = (12, 16, 8, 4)
 SEEDS = st.integers(0, 999)
@@ -62,7 +62,7 @@ def _walk(found, x, *, steps=200, seed=0, low=0.0, high=1.0):
 @pytest.mark.parametrize("sizes", [SIZES, (12, 9, 3), (12, 6, 6, 6, 5)])
 def test_rows_are_those_of_a_loop_over_neurons(sizes, seed):
     layers, x = _layers(sizes, seed=seed), _point(seed=seed)
-    found = region(layers, x)
+    found = dense_region(layers, x)
     for j in range(len(found.rows)):
         fresh = x.clone().requires_grad_()
         z = _run(layers, fresh)[1][j]
@@ -79,7 +79,7 @@ def test_rows_are_those_of_a_loop_over_neurons(sizes, seed):
 def test_defect_1_gradients_are_not_summed():
     # The released loop never zeroed x.grad: row j was the sum of rows 1..j.
     layers, x = _layers(), _point()
-    found = region(layers, x)
+    found = dense_region(layers, x)
     summed = (found.rows * found.norms[:, None]).cumsum(0)
     true = torch.autograd.functional.jacobian(lambda v: _run(layers, v)[1], x)
     signed = true * torch.where(found.active, -1.0, 1.0).double()[:, None]
@@ -91,7 +91,7 @@ def test_defect_1_gradients_are_not_summed():
 @given(seed=SEEDS)
 def test_defect_2_the_slope_is_the_jacobian(seed):
     layers, x = _layers(seed=seed), _point(seed=seed)
-    found = region(layers, x)
+    found = dense_region(layers, x)
     jacobian = torch.autograd.functional.jacobian(lambda v: _run(layers, v)[0], x)
     torch.testing.assert_close(found.slope, jacobian, atol=1e-12, rtol=0)
     torch.testing.assert_close(found.slope @ x + found.offset, _run(layers, x)[0])
@@ -100,7 +100,7 @@ def test_defect_2_the_slope_is_the_jacobian(seed):
 @given(seed=SEEDS)
 def test_rows_have_norm_one_and_x_lies_in_its_region(seed):
     x = _point(seed=seed)
-    found = region(_layers(seed=seed), x)
+    found = dense_region(_layers(seed=seed), x)
     norms = found.rows.abs().sum(1)
     assert bool(((norms - 1).abs().lt(1e-12) | (norms == 0)).all())
     assert bool((found.rows @ x <= found.bounds).all())
@@ -109,7 +109,7 @@ def test_rows_have_norm_one_and_x_lies_in_its_region(seed):
 @given(seed=SEEDS)
 def test_the_affine_map_is_the_network_on_the_region(seed):
     layers, x = _layers(seed=seed), _point(seed=seed)
-    found = region(layers, x)
+    found = dense_region(layers, x)
     inside = _walk(found, x, steps=40, seed=seed)
     logits, hidden = _run(layers, inside)
     assert bool(((hidden > 0) == found.active).all())
@@ -119,7 +119,7 @@ def test_the_affine_map_is_the_network_on_the_region(seed):
 def test_a_dead_layer_gives_rows_that_exclude_nothing():
     layers = _layers()
     layers[0] = (layers[0][0], torch.full((16,), -1e3).double())
-    found = region(layers, _point())
+    found = dense_region(layers, _point())
     assert not found.rows[16:].any()
     assert bool((found.bounds[16:] >= 0).all())
     assert bool((found.norms[16:] == 1).all())
@@ -132,7 +132,7 @@ def test_a_unit_at_exactly_zero_counts_as_off():
         (torch.eye(2).double(), torch.zeros(2).double()),
         (torch.ones(2, 2).double(), torch.zeros(2).double()),
     ]
-    found = region(layers, torch.tensor([0.0, 1.0]).double())
+    found = dense_region(layers, torch.tensor([0.0, 1.0]).double())
     assert found.active.tolist() == [False, True]
     assert found.rows.tolist() == [[1.0, 0.0], [0.0, -1.0]]
 
@@ -143,7 +143,7 @@ def test_a_unit_at_exactly_zero_counts_as_off():
 @given(seed=SEEDS)
 def test_the_support_is_exactly_one_on_the_region(seed):
     x = _point(seed=seed)
-    found = region(_layers(seed=seed), x)
+    found = dense_region(_layers(seed=seed), x)
     inside = torch.cat([x[None], _walk(found, x, seed=seed)])
     for sharpness in (1.0, 1e3, 1e9):
         assert bool((support(found.rows, found.bounds, sharpness, inside) == 1.0).all())
@@ -152,7 +152,7 @@ def test_the_support_is_exactly_one_on_the_region(seed):
 @given(seed=SEEDS, sharpness=st.floats(0.1, 1e4))
 def test_the_support_outside_falls_with_the_summed_violation(seed, sharpness):
     x = _point(seed=seed)
-    found = region(_layers(seed=seed), x)
+    found = dense_region(_layers(seed=seed), x)
     g = torch.Generator().manual_seed(seed)
     around = x + torch.randn(200, 12, generator=g).double() * torch.logspace(-4, 1, 200)[:, None]
     total = torch.relu(around @ found.rows.T - found.bounds).sum(1)

@@ -141,6 +141,14 @@ def test_private_of_another_run_is_refused(result, tmp_path, trained):
         expunge.load_run(path, factory=net)
 
 
+def test_a_factory_of_another_architecture_is_refused_with_the_cure(trained, tmp_path):
+    task = expunge.forget_classes(TRAIN, {1}, holdout=HOLDOUT)
+    pruned = expunge.unlearn(trained, expunge.Prune(), task, seed=0)
+    path = expunge.save_run(pruned, tmp_path / "run")
+    with pytest.raises(ModelError, match="another architecture: pass the one of the run"):
+        expunge.load_run(path, factory=lambda: nn.Sequential(net()))
+
+
 def test_changed_weights_are_refused(result, tmp_path):
     path = expunge.save_run(result, tmp_path / "run")
     state = {k: t.clone() for k, t in load_file(path / "model.safetensors").items()}

@@ -28,8 +28,6 @@ from expunge.certificate.layers import Network
 
 __all__ = [
     "UNIT_ROUNDOFF",
-    "Enclosure",
-    "enclose",
     "gates_enclosure",
     "logits_enclosure",
     "shut_rows",
@@ -44,17 +42,6 @@ _CHUNK = 2**20
 Floats = NDArray[np.float64]
 
 _QUIETLY = np.errstate(all="ignore")  # what overflows becomes an infinite radius
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Enclosure:
-    """Values and radii: `gates` (n, P) before the clip, `logits` (n, K). Radii may be infinite."""
-
-    gates: Floats
-    gate_errors: Floats
-    logits: Floats
-    logit_errors: Floats
 
 
 @final
@@ -81,25 +68,13 @@ class _Map:
 
 
 @_QUIETLY
-def enclose(
-    network: Network, rows: NDArray[np.float32], *, roundoff: float = UNIT_ROUNDOFF
-) -> Enclosure:
-    """Enclose gates and logits of rows (n, features); memory grows with n · (P + K) only."""
-    parts = list(_enclosed(network, rows, roundoff))
-    gates = (0, len(network.gate_weight))
-    logits = (0, len(network.weight))
-    shapes = (gates, gates, logits, logits)
-    joined = [np.concatenate([np.zeros(s), *(p[i] for p in parts)]) for i, s in enumerate(shapes)]
-    return Enclosure(
-        gates=joined[0], gate_errors=joined[1], logits=joined[2], logit_errors=joined[3]
-    )
-
-
-@_QUIETLY
 def gates_enclosure(
     network: Network, rows: NDArray[np.float32], *, roundoff: float = UNIT_ROUNDOFF
 ) -> tuple[Floats, Floats]:
-    """Enclose the gates alone, before the clip: values and radii, both (n, P)."""
+    """Enclose the gates of rows (n, features), before the clip: values and radii, both (n, P).
+
+    Radii may be infinite.
+    """
     width = len(network.gate_weight)
     parts = list(_gated(network, rows, roundoff))
     values = np.concatenate([np.zeros((0, width)), *(p[0] for p in parts)])
@@ -110,9 +85,12 @@ def gates_enclosure(
 def logits_enclosure(
     network: Network, rows: NDArray[np.float32], *, roundoff: float = UNIT_ROUNDOFF
 ) -> tuple[Floats, Floats]:
-    """Enclose the logits alone: values and radii, both (n, K); no memory for n · P gates."""
+    """Enclose the logits of rows (n, features): values and radii, both (n, K).
+
+    Radii may be infinite. No memory is needed for n · P gates.
+    """
     width = len(network.weight)
-    parts = [part[2:] for part in _enclosed(network, rows, roundoff)]
+    parts = list(_enclosed(network, rows, roundoff))
     values = np.concatenate([np.zeros((0, width)), *(p[0] for p in parts)])
     return values, np.concatenate([np.zeros((0, width)), *(p[1] for p in parts)])
 
@@ -126,14 +104,13 @@ def shut_rows(network: Network, rows: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 def _enclosed(
     network: Network, rows: NDArray[np.float32], unit: float
-) -> Iterator[tuple[Floats, Floats, Floats, Floats]]:
+) -> Iterator[tuple[Floats, Floats]]:
     gates, head = _map(network.gate_weight, network.gate_bias), _map(network.weight, network.bias)
     shift = network.shift.astype(np.float64)
     for inner, inner_errors in _features(network, rows, unit):
         scores, score_errors = gates(inner, inner_errors, unit)
         logits, logit_errors = head(inner, inner_errors, unit)
-        logits, logit_errors = _shifted(logits, logit_errors, scores, score_errors, shift, unit)
-        yield scores, score_errors, logits, logit_errors
+        yield _shifted(logits, logit_errors, scores, score_errors, shift, unit)
 
 
 def _gated(

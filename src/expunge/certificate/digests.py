@@ -24,7 +24,7 @@ from expunge.errors import InputError
 
 __all__ = [
     "Container",
-    "Stored",
+    "StoredTensor",
     "merkle_root",
     "parse_container",
     "read_tensors",
@@ -51,7 +51,7 @@ _MOST_AXES = 32
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class StoredTensor:
     """A tensor as it lies in the file: its dtype in the container's words, shape and bytes."""
 
     dtype: str
@@ -64,7 +64,7 @@ class Stored:
 class Container:
     """A safetensors file, taken apart."""
 
-    tensors: Mapping[str, Stored]
+    tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str]
 
 
@@ -96,7 +96,7 @@ def _parsed(blob: bytes) -> Container:
         raise TypeError("the metadata are not texts")
     data = memoryview(blob)[8 + length :]
     spans: list[tuple[int, int]] = []
-    tensors: dict[str, Stored] = {}
+    tensors: dict[str, StoredTensor] = {}
     for name, entry in header.items():
         if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
             raise ValueError(f"the entry of {name!r} has other fields")
@@ -108,7 +108,7 @@ def _parsed(blob: bytes) -> Container:
         if end > len(data) or end - begin != math.prod(shape) * _SIZES[entry["dtype"]]:
             raise ValueError(f"the offsets of {name!r} do not fit its shape")
         spans.append((begin, end))
-        tensors[name] = Stored(dtype=entry["dtype"], shape=shape, data=data[begin:end])
+        tensors[name] = StoredTensor(dtype=entry["dtype"], shape=shape, data=data[begin:end])
     at = 0
     for begin, end in sorted(spans):
         if begin != at:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,7 +22,7 @@ _ROWS = 'a callable as "package.module:name", or an npz file with x and y'
 
 
 @final
-class Model(BaseModel):
+class ModelTable(BaseModel):
     """[model]: how the model is built, and where its weights are."""
 
     model_config = _STRICT
@@ -34,7 +35,7 @@ class Model(BaseModel):
 
 
 @final
-class Data(BaseModel):
+class DataTable(BaseModel):
     """[data]: the rows; `forget` stands instead of `train`."""
 
     model_config = _STRICT
@@ -46,7 +47,7 @@ class Data(BaseModel):
 
 
 @final
-class Forget(BaseModel):
+class ForgetTable(BaseModel):
     """[forget]: exactly one of classes, indices and ids."""
 
     model_config = _STRICT
@@ -65,7 +66,7 @@ class Forget(BaseModel):
 
 
 @final
-class References(BaseModel):
+class ReferencesTable(BaseModel):
     """[references]: models retrained without the forget set."""
 
     model_config = _STRICT
@@ -81,12 +82,12 @@ class Job(BaseModel):
     model_config = _STRICT
     folder: Annotated[Path, Field(exclude=True)]
     seed: int = Field(default=0, ge=0, lt=2**63, description="an integer from 0")
-    model: Model = Field(description="a table with factory and weights")
-    data: Data = Field(description="a table with train or forget")
-    forget: Forget | None = Field(default=None, description="a table")
+    model: ModelTable = Field(description="a table with factory and weights")
+    data: DataTable = Field(description="a table with train or forget")
+    forget: ForgetTable | None = Field(default=None, description="a table")
     method: dict[str, Any] | None = Field(default=None, description="a table with a name")
     training: dict[str, Any] | None = Field(default=None, description="a table")
-    references: References = Field(default=References(), description="a table")
+    references: ReferencesTable = Field(default=ReferencesTable(), description="a table")
     limits: dict[str, Any] = Field(default={}, description="a table")
 
     def place(self, text: str) -> Path:
@@ -95,10 +96,10 @@ class Job(BaseModel):
 
 
 _TABLES: dict[str, type[BaseModel]] = {
-    "model": Model,
-    "data": Data,
-    "forget": Forget,
-    "references": References,
+    "model": ModelTable,
+    "data": DataTable,
+    "forget": ForgetTable,
+    "references": ReferencesTable,
 }
 
 
@@ -183,10 +184,17 @@ def _check_choices(job: Job) -> None:
         )
 
 
-def checked_fields(kind: type[Any], table: Mapping[str, Any], name: str) -> dict[str, Any]:
+def checked_fields(
+    kind: type[Any],
+    table: Mapping[str, Any],
+    name: str,
+    *,
+    written: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """The entries of `table` as arguments of the dataclass `kind`, each checked as its field says.
 
     A number without a point stands for a field of real numbers too, and a list for a tuple.
+    `written` has the keys of the job file where they are others than those of `table`.
     """
     settings = {setting.name: setting for setting in settings_of(kind)}
     _refuse_unknown(table, settings, name)
@@ -197,6 +205,8 @@ def checked_fields(kind: type[Any], table: Mapping[str, Any], name: str) -> dict
         if not setting.holds(given):
             mistyped = setting.choices and isinstance(value, str)
             hint = f" {nearest(value, setting.choices)}" if mistyped else ""
+            if key in written:
+                hint += f" In the job it is `{written[key]}`, its name in earlier versions."
             raise JobError(setting.refusal(value, f"{name}.{key}") + hint)
         values[key] = setting.kept(given)
     return values

@@ -18,7 +18,7 @@ from expunge.cli._imports import imported
 from expunge.cli._job import Job, checked_fields
 from expunge.data.rows import Rows
 from expunge.errors import JobError, ModelError
-from expunge.methods.legacy import current
+from expunge.methods.legacy import current, written
 from expunge.network.passes import logits_of
 from expunge.network.weights import build, load_weights, read_weights
 from expunge.records import Limits
@@ -100,12 +100,13 @@ def method_of(job: Job, name: str | None) -> expunge.Method:
     wanted = name or own
     if wanted is None:
         raise JobError("Expected a table [method] with a name, got none. See `expunge methods`.")
-    today, settings = current(wanted, table if wanted == own else {})
+    given = table if wanted == own else {}
+    today, settings = current(wanted, given)
     by_name = {m.info.name: m for m in expunge.METHODS}
     if today not in by_name:
         raise JobError(f"Expected the name of a method, got {today!r}. {nearest(today, by_name)}")
     kind = by_name[today]
-    return kind(**checked_fields(kind, settings, "method"))
+    return kind(**checked_fields(kind, settings, "method", written=written(wanted, given)))
 
 
 def limits_of(job: Job) -> Limits:

@@ -28,12 +28,12 @@ from expunge.records import Limits
 from expunge.results.unlearned import Unlearned
 from expunge.task import ForgetTask
 
-__all__ = ["Work", "open_job", "with_seed"]
+__all__ = ["OpenedJob", "open_job", "with_seed"]
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class OpenedJob:
     """Model, method, request and settings of one job."""
 
     factory: Callable[[], nn.Module]
@@ -60,7 +60,7 @@ def with_seed(job: Job, seed: int | None) -> Job:
 
 
 @contextmanager
-def open_job(job: Job, method_name: str | None, screen: Screen) -> Iterator[Work]:
+def open_job(job: Job, method_name: str | None, screen: Screen) -> Iterator[OpenedJob]:
     """Load what the job names; its folder and the working directory stay importable inside.
 
     The settings are checked before the model, and the model before the data.
@@ -77,7 +77,7 @@ def open_job(job: Job, method_name: str | None, screen: Screen) -> Iterator[Work
         initial = initial_of(job)
         rows = rows_of(job)
         task = task_of(job, rows, training)
-        yield Work(
+        yield OpenedJob(
             factory=factory,
             model=model,
             method=method,

@@ -13,13 +13,14 @@ from expunge.cli._console import Screen, command
 
 if TYPE_CHECKING:
     from expunge.cli._job import Job
-    from expunge.cli._session import Work
+    from expunge.cli._session import OpenedJob
     from expunge.data.rows import Rows
     from expunge.unlearning.door import Rehearsal
 
 __all__ = ["check"]
 
 _LOOK = 2048
+_AUDITED = 2 * 2_000
 
 
 def check(
@@ -58,7 +59,7 @@ def _check(screen: Screen, path: Path, method_name: str | None, *, as_json: bool
     screen.then(f"expunge unlearn {path}" + (f" --method {method_name}" if method_name else ""))
 
 
-def _facts(work: Work, found: Rehearsal) -> dict[str, Any]:
+def _facts(work: OpenedJob, found: Rehearsal) -> dict[str, Any]:
     from expunge.cli._request import outputs_of
 
     rows, where = work.rows, "train" if work.task.retain is not None else "forget"
@@ -93,7 +94,7 @@ def _facts(work: Work, found: Rehearsal) -> dict[str, Any]:
     }
 
 
-def _still_known(work: Work, rows: Rows) -> Rows:
+def _still_known(work: OpenedJob, rows: Rows) -> Rows:
     """The rows without classes that an earlier run forgot: their accuracy says nothing."""
     import torch
 
@@ -106,11 +107,17 @@ def _still_known(work: Work, rows: Rows) -> Rows:
     return rows.select(stays.nonzero().flatten()) if bool(stays.any()) else rows
 
 
-def _expected(job: Job, work: Work, found: Rehearsal, a_row: float) -> dict[str, Any]:
-    """Rows that would pass through the model, training steps counted as three passes."""
+def _expected(job: Job, work: OpenedJob, found: Rehearsal, a_row: float) -> dict[str, Any]:
+    """Rows that would pass through the model, training steps counted as three passes.
+
+    The door reads forget and judge rows before and after; of what stays the audit of a request for
+    records reads at most 2,000 rows of all classes and 2,000 of the records' own, before and after.
+    """
     needs, task = work.method.needs_for(work.task.scope), work.task
     retain = found.retain_count or 0
-    rows = 4 * found.forget_count + 2 * found.judge_count
+    rows = 2 * (found.forget_count + found.judge_count)
+    if task.scope == "records":
+        rows += 2 * min(retain, _AUDITED)
     if "statistics" in needs and not found.statistics:
         rows += retain + found.forget_count
     known = True

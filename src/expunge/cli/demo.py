@@ -1,4 +1,4 @@
-"""`expunge demo`: a real classifier forgets a class before your eyes, by every method."""
+"""`expunge demo`: a real classifier forgets a class before your eyes, by six methods."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def demo(
         None, "--out", help="Folder for the results (default: a new expunge-demo-N)."
     ),
 ) -> None:
-    """Train a small classifier on digits and let it forget class 3 by every method."""
+    """Train a small classifier on digits and let it forget class 3 by six methods."""
     from expunge.storage.whole import new_folder
 
     with command() as screen:

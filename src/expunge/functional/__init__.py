@@ -1,1 +1,1 @@
-"""Mathematics that two or more packages share: tensors in, tensors out."""
+"""Pure mathematics of no one package: tensors in, tensors out."""

@@ -52,7 +52,7 @@ class MaskClass(Method):
         aims=frozenset({"absent"}),
         scopes=frozenset({"classes"}),
         claims=("outputs",),
-        cost="one pass over the forget set",
+        cost="none: the outputs that the door has read are enough",
     )
 
     def refuse(self, model: nn.Module, task: ForgetTask, before: Before) -> None:

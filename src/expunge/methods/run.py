@@ -149,17 +149,7 @@ class Run:
 
     def batches(self, rows: Rows, *, size: int | None = None) -> Iterator[tuple[Inputs, Tensor]]:
         """Batches in stored order, on the run's device."""
-        yield from self._moved(rows, torch.arange(len(rows)), size)
-
-    def shuffled(self, rows: Rows, *, size: int | None = None) -> Iterator[tuple[Inputs, Tensor]]:
-        """Batches in an order drawn from the run's generator, on the run's device."""
-        order = torch.randperm(len(rows), generator=self.generator)
-        yield from self._moved(rows, order, size)
-
-    def _moved(
-        self, rows: Rows, order: Tensor, size: int | None
-    ) -> Iterator[tuple[Inputs, Tensor]]:
-        for inputs, labels in rows.batches(size or self.batch_size, order):
+        for inputs, labels in rows.batches(size or self.batch_size, torch.arange(len(rows))):
             self.touched(len(labels))
             yield to_device(inputs, self.device), labels.to(self.device)
 
@@ -211,5 +201,4 @@ class Run:
     def logits_before(self) -> Float[Tensor, "forget classes"]:
         """Logits of the forget rows by the model as it was given; the door has read them."""
         assert self.forget_logits is not None, "the door reads them before it makes a run"
-        self.touched(len(self.forget_logits))
         return self.forget_logits

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from expunge.errors import ModelError
 from expunge.network.weights import load_weights
 from expunge.patches.heads import GatedLinear, NarrowLinear, patched_like, replaced
 from expunge.patches.regions import RegionPatched, rebuild
@@ -27,18 +26,8 @@ def rebuilt(
     elif head is None:
         fitting = empty
     else:
-        fitting = _patched(empty, head, state)
+        fitting = patched_like(empty, head, state)
     return load_weights(fitting, state, source=source)
-
-
-def _patched(empty: nn.Module, head: str, state: Mapping[str, Tensor]) -> nn.Module:
-    try:
-        return patched_like(empty, head, state)
-    except AttributeError as error:
-        raise ModelError(
-            f"Expected the head {head!r} to be in the model that `factory` builds, got none of "
-            "that name. The factory builds another architecture."
-        ) from error
 
 
 def bare(model: nn.Module) -> nn.Module:

@@ -110,12 +110,17 @@ def replaced(model: nn.Module, name: str, head: nn.Module) -> nn.Module:
 def patched_like(model: nn.Module, name: str, state: Mapping[str, Tensor]) -> nn.Module:
     """`model` with its head replaced by one that `state` fits; unchanged where it holds no patch.
 
-    Raises ModelError where `name` is no linear layer of the model.
+    Raises ModelError where the model has no linear layer called `name`.
     """
     prefix = f"{name}." if name else ""
     if not any(prefix + n in state for n in PATCH_NAMES):
         return model
-    old = model.get_submodule(name)
+    old = dict(model.named_modules()).get(name)
+    if old is None:
+        raise ModelError(
+            f"Expected the head {name!r} to be in the model that `factory` builds, got none of "
+            "that name. The factory builds another architecture: pass the one of the run."
+        )
     if not isinstance(old, nn.Linear):
         raise ModelError(
             f"Expected the head {name!r} to be nn.Linear, got {type(old).__name__}. The factory "

@@ -37,12 +37,12 @@ Covers any summation order for layers of up to some thousand inputs.
 
 _CHUNK = 2**22
 
-Layer = tuple[Tensor, Tensor]
+Affine = tuple[Tensor, Tensor]
 """Weight (out, in) and bias (out,) of one linear layer."""
 
 
 def supports(
-    hidden: Sequence[Layer],
+    hidden: Sequence[Affine],
     active: Bool[Tensor, "records units"],
     steepness: Float[Tensor, "records units"],
     x: Float[Tensor, "rows inputs"],
@@ -73,7 +73,7 @@ def supports(
 
 
 def _deeper(
-    layers: Sequence[Layer],
+    layers: Sequence[Affine],
     active: Bool[Tensor, "pairs units"],
     steepness: Float[Tensor, "pairs units"],
     start: int,
@@ -109,7 +109,7 @@ class RegionPatched(nn.Module):
     owner: Tensor
     shift: Tensor
 
-    def __init__(self, base: nn.Module, hidden: Sequence[Layer], classes: int) -> None:
+    def __init__(self, base: nn.Module, hidden: Sequence[Affine], classes: int) -> None:
         super().__init__()
         self.base = base
         self.training = base.training
@@ -126,7 +126,7 @@ class RegionPatched(nn.Module):
         self.register_buffer("shift", empty.new_zeros(0, classes))
 
     @property
-    def hidden(self) -> list[Layer]:
+    def hidden(self) -> list[Affine]:
         """The (weight, bias) pairs that fix the regions."""
         return [
             (self.get_buffer(f"weight_{i}"), self.get_buffer(f"bias_{i}"))

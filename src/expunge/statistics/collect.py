@@ -165,7 +165,7 @@ def _transplant_scale(
     *,
     intercept: bool,
 ) -> float:
-    """S = ⟨A G̃, B⟩ / ⟨B G̃, B⟩: the least-squares factor from the ridge head's logits to A's.
+    """The least-squares factor s = ⟨A G̃, B⟩ / ⟨B G̃, B⟩ from the ridge head's logits to A's.
 
     Both are centred over the classes first, since a shift common to all logits means nothing.
     """

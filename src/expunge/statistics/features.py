@@ -2,7 +2,7 @@
 
 One streaming pass gives the Gram matrix G = Σ (h−m)(h−m)ᵀ, the class sums and the counts of the
 penultimate features h, in float64; memory O(d²), never O(n·d). Removing records subtracts their
-part. λ (`ridge`), s (`scale`) and the centring mean m are frozen when the statistics are made, so
+part. λ (`penalty`), s (`scale`) and the centring mean m are frozen when the statistics are made, so
 that removals add up in any order.
 
 The difference of the statistics before and after the removal of one record reveals that record's

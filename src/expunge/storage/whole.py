@@ -1,4 +1,4 @@
-"""Writing whole or not at all, and reading records back. No torch here.
+"""Writing whole or not at all. No torch here.
 
 A new folder or file is written under a temporary name beside its place, synced, and renamed. What
 goes wrong on the way (a full disk, Ctrl-C) leaves nothing behind.

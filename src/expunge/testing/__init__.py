@@ -9,7 +9,7 @@ Or, a line a promise: python -m expunge.testing my_package.my_method:MyMethod
 from __future__ import annotations
 
 from expunge.testing.audits import audit_checks, check_audit
-from expunge.testing.check import Check
+from expunge.testing.checking import Check
 from expunge.testing.methods import check_method, contract_checks
 from expunge.testing.saved import check_saved_runs
 from expunge.testing.toys import TOYS, Toy, ToyCnn, ToyData, ToyMapping, ToyMlp, ToyName, toy

@@ -18,7 +18,7 @@ from expunge.audits.base import Audit
 from expunge.errors import ContractError, InputError
 from expunge.methods.base import Method
 from expunge.testing.audits import audit_checks
-from expunge.testing.check import Check
+from expunge.testing.checking import Check
 from expunge.testing.methods import expected_to_fail, strict_checks
 from expunge.testing.named import named_value
 

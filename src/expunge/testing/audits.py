@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from expunge.audits.base import Audit
-from expunge.testing.check import Check
+from expunge.testing.checking import Check
 from expunge.testing.figures import (
     audit_frozen,
     case_untouched,

@@ -11,11 +11,14 @@ from typing import get_args
 
 from expunge.audits.base import Audit
 from expunge.methods.base import Method
-from expunge.records import Aim, Claim, Need, Scope, Structure, to_json
-from expunge.testing.check import require
+from expunge.records import Aim, Claim, MethodInfo, Need, Scope, Structure, to_json
+from expunge.testing.checking import require
 from expunge.testing.shared import Subject
 
 __all__ = ["frozen", "info_complete", "named", "record_complete", "value_is_frozen"]
+
+_NOTHING = next(f.default for f in dataclasses.fields(MethodInfo) if f.name == "reads")
+"""What a method says that reads no row of its own."""
 
 
 def named(of: Method | Audit) -> None:
@@ -94,6 +97,10 @@ def record_complete(subject: Subject) -> None:
     subject.require(written["claims"] == list(info.claims), "wrong claims in the record")
     changed = written["cost"]["parameters_changed"]
     subject.require(0 < changed <= written["cost"]["parameters"], "implausible count of changes")
-    subject.require(written["cost"]["samples_touched"] > 0, "no samples were counted as touched")
+    touched = written["cost"]["samples_touched"]
+    subject.require(
+        info.reads != _NOTHING or touched == 0,
+        f"`info.reads` says {_NOTHING!r}, but {touched} rows were counted as touched",
+    )
     flat = [v for values in record.log.values() for v in values]
     subject.require(all(math.isfinite(v) for v in flat), "the log holds NaN or infinity")

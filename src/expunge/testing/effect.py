@@ -7,7 +7,7 @@ import torch
 from expunge.data.views import as_rows
 from expunge.network.passes import logits_of
 from expunge.records import Outcome
-from expunge.testing.check import CPU
+from expunge.testing.checking import CPU
 from expunge.testing.shared import GONE, NEXT, Subject
 from expunge.testing.toys import toy
 

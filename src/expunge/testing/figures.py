@@ -14,7 +14,7 @@ from expunge.network.state import digest_of
 from expunge.records import Measurement, NotMeasured
 from expunge.runtime.randomness import isolated
 from expunge.testing.cases import MadeCase, full_case, made_cases, rearranged
-from expunge.testing.check import CPU, require
+from expunge.testing.checking import CPU, require
 from expunge.testing.declared import frozen, named
 
 __all__ = [

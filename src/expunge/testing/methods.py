@@ -13,7 +13,7 @@ from typing import get_args
 from expunge.errors import InputError
 from expunge.methods.base import Method
 from expunge.records import Scope
-from expunge.testing.check import Check, turned
+from expunge.testing.checking import Check, turned
 from expunge.testing.declared import info_complete, record_complete, value_is_frozen
 from expunge.testing.effect import class_forgotten, sequence_stays_forgotten
 from expunge.testing.needs import missing_needs_refused, retain_never_read

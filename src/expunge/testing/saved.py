@@ -16,7 +16,7 @@ from expunge.methods.base import Method
 from expunge.network.passes import logits_of
 from expunge.runs.saving import save_run
 from expunge.runtime.randomness import isolated
-from expunge.testing.check import CPU
+from expunge.testing.checking import CPU
 from expunge.testing.shared import Subject
 
 __all__ = ["check_saved_runs", "saved_run_reloads"]

@@ -20,7 +20,7 @@ from expunge.results.unlearned import Unlearned
 from expunge.runtime.randomness import isolated
 from expunge.statistics.features import FeatureStatistics
 from expunge.task import ForgetTask
-from expunge.testing.check import CPU, require
+from expunge.testing.checking import CPU, require
 from expunge.testing.toys import Toy, ToyData, toy
 from expunge.unlearning.door import rehearse, unlearn
 

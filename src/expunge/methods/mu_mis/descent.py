@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from expunge.data.rows import Rows
 from expunge.methods.mu_mis.sensitivity import (
     Loss,
-    Sums,
+    SensitivitySums,
     draw_irrelevant,
     relative_step,
     scaled_loss,
@@ -26,7 +26,7 @@ from expunge.methods.mu_mis.sensitivity import (
     sensitivity_gradients,
     summed,
 )
-from expunge.methods.mu_mis.stop import MOST_REFUSED, End, Look, fired, lost
+from expunge.methods.mu_mis.stop import MOST_REFUSED, End, Observed, fired, lost
 from expunge.methods.run import Run
 from expunge.task import ForgetTask
 
@@ -83,7 +83,7 @@ class State:
 
     steps: int
     queue: Int[Tensor, " waiting"]
-    looks: tuple[Look, ...]
+    looks: tuple[Observed, ...]
     accepted: Accepted
     refused: int = 0
     ended: End | None = None
@@ -199,7 +199,7 @@ def loss_of(ground: Ground, state: State) -> Loss:
     return scaled_loss(first.target, first.irrelevant, cap=ground.method.cap)
 
 
-def accumulated(ground: Ground, rows: Rows, other: Int[Tensor, " rows"]) -> Sums:
+def accumulated(ground: Ground, rows: Rows, other: Int[Tensor, " rows"]) -> SensitivitySums:
     """Both squared norms and their weight gradients, summed over `rows` chunk by chunk."""
     chunks = (
         sensitivity_gradients(ground.model, inputs, labels, theirs, ground.parameters)
@@ -208,7 +208,7 @@ def accumulated(ground: Ground, rows: Rows, other: Int[Tensor, " rows"]) -> Sums
     return summed(chunks, ground.parameters)
 
 
-def look(ground: Ground, steps: int) -> Look:
+def look(ground: Ground, steps: int) -> Observed:
     """Both sensitivities of the panel and the accuracies, after so many steps; logged."""
     target = irrelevant = 0.0
     hits = 0
@@ -219,7 +219,7 @@ def look(ground: Ground, steps: int) -> Look:
         hits += int((logits.argmax(1) == labels).sum())
     n = len(ground.panel)
     tune_forget, tune_others = _tuned(ground, steps)
-    seen = Look(
+    seen = Observed(
         target=target / n,
         irrelevant=irrelevant / n,
         forget=100.0 * hits / n,

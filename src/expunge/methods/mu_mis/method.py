@@ -6,20 +6,21 @@ the weights through a double backward pass.
 
 Equation: min over w of mean_x (‖∇ₓf_c(x; w)‖² − ‖∇ₓf_c'(x; w)‖²), c' ≠ c random a sample.
 
-    symbol                              function
-    c'                                  sensitivity.draw_irrelevant
-    ‖∇ₓf_c‖², ‖∇ₓf_c'‖²                 sensitivity.sensitivities
-    Σ‖∇ₓf_c‖², Σ∇_w‖∇ₓf_c‖², and of c'  sensitivity.sensitivity_gradients, summed
-    scale = T₀, cap = `cap`·I₀          sensitivity.scaled_loss
-    L = (T − min(I, cap)) / scale       sensitivity.Loss.value
-    g = ∂L/∂w                           sensitivity.Loss.gradient
-    w ← w − `step`·g                    descent.step, rule "plain"
-    w_p ← w_p − η‖w_p‖² g_p             sensitivity.relative_step, η = `step`·T / Σ_p ‖w_p‖²‖g_p‖²
-    s_t > min s, s_t / s_0 > δ          stop.published_stop, s = √I
-    the other rules, and the rollback   stop.fired, stop.lost, descent.finish
+    symbol                         what it is                  function
+    c'                             another class               sensitivity.draw_irrelevant
+    ‖∇ₓf_c‖², ‖∇ₓf_c'‖²            the sensitivities           sensitivity.sensitivities
+    Σ‖∇ₓf_c‖², Σ∇_w‖∇ₓf_c‖²        sums over rows, also of c'  sensitivity.sensitivity_gradients
+    scale, cap                     T₀ and `cap`·I₀             sensitivity.scaled_loss
+    L = (T − min(I, cap)) / scale  the loss                    sensitivity.Loss.value
+    g = ∂L/∂w                      its gradient                sensitivity.Loss.gradient
+    w ← w − `step`·g               rule "plain"                descent.step
+    w_p ← w_p − η‖w_p‖² g_p        rule "relative"             sensitivity.relative_step
+    s_t > min s, s_t / s_0 > δ     stop "published", s = √I    stop.published_stop
+    the looks                      the other stops             stop.fired, stop.lost
+    the accepted w                 the rollback                descent.finish
 
 T and I are the means of ‖∇ₓf_c‖² and ‖∇ₓf_c'‖² over the rows, T₀ and I₀ those before the first
-step; in η, T is in the units of the loss.
+step; η = `step`·T / Σ_p ‖w_p‖²‖g_p‖², with T in the units of the loss.
 
 Reference: X. Cheng et al., "Remaining-data-free Machine Unlearning by Suppressing Sample
 Contribution", ICLR 2026, arXiv 2402.15109.

@@ -22,7 +22,7 @@ from expunge.network.answers import as_logits
 
 __all__ = [
     "Loss",
-    "Sums",
+    "SensitivitySums",
     "draw_irrelevant",
     "relative_step",
     "scaled_loss",
@@ -84,7 +84,7 @@ def sensitivities(
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Sums:
+class SensitivitySums:
     """Over `rows` rows: Σ‖∇ₓf_c‖² and Σ‖∇ₓf_c'‖², and the gradient of each by the weights.
 
     The two terms are kept apart, since which of them pay is known only for the whole batch.
@@ -103,7 +103,7 @@ def sensitivity_gradients(
     target: Int[Tensor, " rows"],
     irrelevant: Int[Tensor, " rows"],
     parameters: Sequence[nn.Parameter],
-) -> Sums:
+) -> SensitivitySums:
     """The sums over one chunk of rows, by double backward; one graph is alive at a time."""
     x = inputs.detach().requires_grad_(True)
     sums: list[Tensor] = []
@@ -126,7 +126,7 @@ def sensitivity_gradients(
             )
             sums.append(total.detach())
             del to_x, total, found
-    return Sums(
+    return SensitivitySums(
         rows=len(x),
         target=float(sums[0]),
         irrelevant=float(sums[1]),
@@ -135,7 +135,9 @@ def sensitivity_gradients(
     )
 
 
-def summed(chunks: Iterable[Sums], parameters: Sequence[nn.Parameter]) -> Sums:
+def summed(
+    chunks: Iterable[SensitivitySums], parameters: Sequence[nn.Parameter]
+) -> SensitivitySums:
     """The sums over all chunks; one chunk is alive at a time, so that any batch fits in memory."""
     to_target, to_irrelevant = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
     rows, target, irrelevant = 0, 0.0, 0.0
@@ -146,7 +148,7 @@ def summed(chunks: Iterable[Sums], parameters: Sequence[nn.Parameter]) -> Sums:
         rows += chunk.rows
         target += chunk.target
         irrelevant += chunk.irrelevant
-    return Sums(
+    return SensitivitySums(
         rows=rows,
         target=target,
         irrelevant=irrelevant,
@@ -175,17 +177,17 @@ class Loss:
         """L of the two means: numbers, or tensors without axes that carry a graph."""
         return (target - (irrelevant if self.pays(irrelevant) else self.cap)) / self.scale
 
-    def of(self, sums: Sums) -> float:
+    def of(self, sums: SensitivitySums) -> float:
         """L of the rows that were summed."""
         return self.value(sums.target / sums.rows, sums.irrelevant / sums.rows)
 
-    def gradient(self, sums: Sums) -> list[Float[Tensor, "*_"]]:
+    def gradient(self, sums: SensitivitySums) -> list[Float[Tensor, "*_"]]:
         """∂L/∂w = (Σ∇‖∇ₓf_c‖² − paid·Σ∇‖∇ₓf_c'‖²) / (n·scale), one tensor a weight."""
         paid = self.pays(sums.irrelevant / sums.rows)
         pairs = zip(sums.to_target, sums.to_irrelevant, strict=True)
         return [(t - o if paid else t) / (sums.rows * self.scale) for t, o in pairs]
 
-    def left(self, sums: Sums) -> float:
+    def left(self, sums: SensitivitySums) -> float:
         """T / scale: what is left of the target sensitivity, in the units of the loss."""
         return sums.target / (sums.rows * self.scale)
 

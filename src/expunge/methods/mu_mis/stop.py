@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, final
 
-__all__ = ["MOST_REFUSED", "End", "Look", "Rules", "fired", "lost", "published_stop"]
+__all__ = ["MOST_REFUSED", "End", "Observed", "Rules", "fired", "lost", "published_stop"]
 
 MOST_REFUSED = 3
 """So many refused states in a row end a descent."""
@@ -59,7 +59,7 @@ class Rules(Protocol):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Observed:
     """What one look saw: mean squared sensitivities and accuracies (percent).
 
     `forget` is the accuracy on the panel; `tune_forget` and `tune_others` are None without rows to
@@ -83,7 +83,7 @@ def published_stop(irrelevant: Sequence[float], delta: float) -> bool:
     return risen and irrelevant[0] > 0 and math.sqrt(irrelevant[-1] / irrelevant[0]) > delta
 
 
-def lost(method: Rules, looks: Sequence[Look], tune_rows: int) -> bool:
+def lost(method: Rules, looks: Sequence[Observed], tune_rows: int) -> bool:
     """Whether what stays lost more than `tolerance`, and more than chance explains."""
     before, now = looks[0].tune_others, looks[-1].tune_others
     if before is None or now is None:
@@ -91,7 +91,7 @@ def lost(method: Rules, looks: Sequence[Look], tune_rows: int) -> bool:
     return now < before - method.tolerance - _noise(before, tune_rows)
 
 
-def fired(method: Rules, looks: Sequence[Look]) -> End | None:
+def fired(method: Rules, looks: Sequence[Observed]) -> End | None:
     """Which stop rule fires on an accepted state, if one does."""
     first, seen = looks[0], looks[-1]
     if first.tune_others is not None and seen.tune_others is not None:

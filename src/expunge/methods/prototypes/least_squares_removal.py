@@ -11,11 +11,11 @@ mean are frozen in the statistics, so that removals add up and their order does 
 leaves the intercept free. Exact where the deployed head is itself the ridge head (up to s); else
 the record says `transplanted`.
 
-| symbol | where |
-|---|---|
-| A | `head_matrix`, in centred coordinates (`to_centred`) |
-| B, B_r | `FeatureStatistics.ridge_head`, of all rows and of those that stay |
-| s, λ | `FeatureStatistics.scale`, `.penalty` |
+    symbol  what it is                                      function
+    A       the trained head in centred coordinates         statistics.sums.to_centred
+    B, B_r  the ridge head of all rows, of those that stay  FeatureStatistics.ridge_head
+    s       from B's logits to A's                          FeatureStatistics.scale
+    λ       in the units of the Gram matrix                 FeatureStatistics.penalty
 """
 
 from __future__ import annotations

@@ -11,12 +11,13 @@ pseudo-inverse explode, and the first form, for which deleting nothing is exactl
 published form also drops, on deleting nothing, whatever part of W − W₀ lies outside the features'
 span. W₀ is zero unless the initial weights are given. The bias stays, as published.
 
-| symbol | where |
-|---|---|
-| W, W₀ | `head_matrix`, `_initial_weight` |
-| G, G_f | `FeatureStatistics.uncentred_gram`, of all rows and less that of the rows that stay |
-| W − (W − W₀)(G + λI)⁻¹G_f | `solve.naive_surgery` |
-| W₀ + (W − W₀)G⁺(G − G_f) | `solve.naive_surgery_published` |
+    symbol                     what it is                         function
+    W                          the trained weight                 network.heads.head_matrix
+    W₀                         the weight before training         _initial_weight
+    G                          the Gram matrix of all rows        FeatureStatistics.uncentred_gram
+    G_f                        G less that of the rows that stay  FeatureStatistics.uncentred_gram
+    W − (W − W₀)(G + λI)⁻¹G_f  ours                               solve.naive_surgery
+    W₀ + (W − W₀)G⁺(G − G_f)   as published                       solve.naive_surgery_published
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ classes its labels differ so much from the trained head's answers that what stay
 Labels that forbid the true class are refused where the class stays, since a retrained model still
 gets most such records right.
 
-| symbol | where |
-|---|---|
-| h̃_i, A* | `Run.features`, the trained head in centred coordinates (`to_centred`) |
-| q_i | `anchored.soft_labels` |
-| Ĝ_λ, μ | `anchored.metric_of`, `strength` |
-| argmin over A | `solve.solve_anchored` |
+    symbol         what it is                                function
+    h̃_i            features of the forget rows               Run.features
+    A*             the trained head in centred coordinates   statistics.sums.to_centred
+    q_i            soft labels                               anchored.soft_labels
+    μ Ĝ_λ          the metric of the anchor (μ: `strength`)  anchored.metric_of
+    argmin over A  the convex problem                        solve.solve_anchored
 """
 
 from __future__ import annotations
@@ -111,21 +111,26 @@ class PrototypeSurgery(Method):
 
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Solve the convex problem and write the head."""
-        from expunge.methods.prototypes.anchored import metric_of, scene_of, soft_labels, system_of
+        from expunge.methods.prototypes.anchored import (
+            metric_of,
+            problem_of,
+            soft_labels,
+            system_of,
+        )
         from expunge.methods.prototypes.solve import solve_anchored
         from expunge.network.heads import set_head_matrix
         from expunge.statistics.sums import from_centred
 
-        scene = scene_of(model, task, run, self.anchor)
-        soft = soft_labels(scene, self.labels, self.refit_penalty)
-        rows, labels, weights = system_of(scene, soft)
-        metric = metric_of(scene, self.ridge, self.strength)
-        width = scene.trained.shape[1] if scene.has_bias else scene.trained.shape[1] - 1
+        problem = problem_of(model, task, run, self.anchor)
+        soft = soft_labels(problem, self.labels, self.refit_penalty)
+        rows, labels, weights = system_of(problem, soft)
+        metric = metric_of(problem, self.ridge, self.strength)
+        width = problem.trained.shape[1] if problem.has_bias else problem.trained.shape[1] - 1
         moved, steps, gradient = solve_anchored(
             rows[:, :width],
             labels,
             weights,
-            scene.trained[:, :width],
+            problem.trained[:, :width],
             metric[:width, :width],
             tolerance=self.tolerance,
         )
@@ -133,7 +138,7 @@ class PrototypeSurgery(Method):
         run.log("solver_gradient", gradient)
         if gradient > 10 * self.tolerance:
             run.note(f"the solver stopped at gradient {gradient:.1e}, above {self.tolerance:.0e}")
-        full = scene.trained.clone()
+        full = problem.trained.clone()
         full[:, :width] = moved
-        set_head_matrix(model, run.needed_head, from_centred(full, scene.statistics.mean))
+        set_head_matrix(model, run.needed_head, from_centred(full, problem.statistics.mean))
         return model

@@ -89,7 +89,7 @@ def paper_labels(
 class _Objective:
     """A convex objective: called with A, returns its value and gradient."""
 
-    __slots__ = ("anchor", "features", "labels", "metric", "weight", "weights")
+    __slots__ = ("anchor", "features", "labels", "metric", "weights")
 
     def __init__(
         self,

@@ -37,7 +37,6 @@ def without_rows(model: nn.Module, task: ForgetTask, run: Run, name: str) -> nn.
         if head.kind != "narrow" or past is not None
         else None
     )
-    run.touched(len(task.forget))
     run.shape("narrows")
     run.prove(evidence)
     say_narrowed(run, evidence=evidence)

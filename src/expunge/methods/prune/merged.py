@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from expunge.certificate.bounds import enclose
+from expunge.certificate.bounds import logits_enclosure
 from expunge.errors import MethodError
 from expunge.methods.prune.evidence import Edit
 from expunge.methods.prune.merging import Asked, Held, merge
@@ -213,14 +213,15 @@ def _with_matrix(old: nn.Linear, head: Head, matrix: Tensor) -> nn.Linear:
 
 def _margins_hold(scene: Scene, layer: nn.Linear, wanted: _Wanted) -> list[bool]:
     """Whether each runner-up margin lies within its bound of the target's, in any float32 order."""
-    found = enclose(scene.from_features().network(layer), wanted.rows.numpy())
+    network = scene.from_features().network(layer)
+    values, errors = logits_enclosure(network, wanted.rows.numpy())
     return [
         bound_of(
             Claimed("margin", bound),
             int(wanted.labels[i]),
             wanted.targets[i].numpy(),
-            found.logits[i],
-            found.logit_errors[i],
+            values[i],
+            errors[i],
         )
         == bound
         for i, bound in enumerate(wanted.bounds)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from expunge.certificate.bounds import enclose, shut_rows
+from expunge.certificate.bounds import logits_enclosure, shut_rows
 from expunge.errors import MethodError, UnsupportedError
 from expunge.methods.prune.fitting import Fitted
 from expunge.methods.prune.scene import Scene, Seen, through
@@ -26,8 +26,9 @@ _SAME = 1e-5
 def refuse_reduced(scene: Scene) -> None:
     """Raise UnsupportedError where the logits are not those of a float32 head."""
     near, rows = scene.from_features(), scene.forget
-    found = enclose(near.network(scene.head.of(scene.model)), rows.features.numpy())
-    far = np.abs(rows.logits.numpy() - found.logits) > found.logit_errors
+    network = near.network(scene.head.of(scene.model))
+    values, errors = logits_enclosure(network, rows.features.numpy())
+    far = np.abs(rows.logits.numpy() - values) > errors
     if bool(far.any()):
         raise UnsupportedError(
             "Expected logits that a float32 head gives, got some that differ by more than rounding "

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from expunge.certificate.bounds import enclose
+from expunge.certificate.bounds import logits_enclosure
 from expunge.certificate.facts import RecordEvidence
 from expunge.certificate.layers import Network
 from expunge.certificate.terms import WIDEST
@@ -99,14 +99,14 @@ def _claims(
     network: Network, positions: Sequence[int], scene: Scene, targets: Targets
 ) -> dict[int, Claimed]:
     """The claims that hold on this network, by position of the record."""
-    found = enclose(network, scene.forget.start[list(positions)])
+    values, errors = logits_enclosure(network, scene.forget.start[list(positions)])
     bounds = (
         bound_of(
             Claimed(targets.spec, targets.bound),
             int(scene.forget.labels[i]),
             targets.logits[i].numpy(),
-            found.logits[row],
-            found.logit_errors[row],
+            values[row],
+            errors[row],
         )
         for row, i in enumerate(positions)
     )
@@ -149,10 +149,9 @@ def proven_again(
     """Earlier records with the bounds that hold on this network; None where some claim is lost."""
     if not records:
         return []
-    found = enclose(network, np.stack([r.row for r in records]))
+    values, errors = logits_enclosure(network, np.stack([r.row for r in records]))
     again = []
-    for i, r in enumerate(records):
-        value, error = found.logits[i], found.logit_errors[i]
+    for r, value, error in zip(records, values, errors, strict=True):
         bound = bound_of(Claimed(r.claim, r.tolerance), r.label, r.target, value, error)
         if bound is None:
             return None

@@ -8,14 +8,14 @@ Equation: ℓ' = ℓ + Σ c(x), c(x) = ReLU(d + H g − H) − ReLU(−d + H g �
 largest n_S over the members of a patch, n_S(x) = max(0, 1 − Σ_j min(1, λ·viol_j(x))) for
 S = {A x ≤ b}, and d = max(0, m + max_{j≠t} (ℓ_j − ℓ_t))·e_t.
 
-    symbol            what it is                                    function
-    W_l, b_l          the layers of the MLP                         mlp.read_mlp
-    A, b, J           the region of a record, its Jacobian          published.regions.region
-    K-means           clusters of the first round                   published.forget
-    t                 the forced label, drawn anew for each patch   published.forget
-    d                 its least raise to a lead of `margin` m       published.regions.redirect
-    n_S, g            support (λ: `sharpness`)                      patches.regions.supports
-    c(x), ℓ'          the patch                                     patches.regions.RegionPatched
+    symbol    what it is                                   function
+    W_l, b_l  the layers of the MLP                        mlp.read_mlp
+    A, J      the region of a record, its Jacobian         published.regions.region
+    K-means   clusters of the first round                  published.forget._clusters
+    t         the forced label, drawn anew for each patch  published.forget._add_patch
+    d         its least raise to a lead of `margin` m      published.regions.redirect
+    n_S, g    support (λ: `sharpness`)                     patches.regions.supports
+    c(x), ℓ'  the patch                                    patches.regions.RegionPatched
 
 Reference: X. Li, J. Wang, X. Yuan, P. Zhang, "PRUNE: A Patching Based Repair Framework for
 Certifiable Unlearning of Neural Networks", arXiv 2505.06520, on REASSURE (F. Fu, W. Li, ICLR 2022).
@@ -113,6 +113,7 @@ class PrunePublished(Method):
             allowed=run.kept,
             report=run.report,
         )
+        run.touched((2 + report.rounds) * len(task.forget))  # beside the batches above
         run.shape("wraps")
         say_published(run, report, task.scope)
         return edited

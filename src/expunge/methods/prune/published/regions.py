@@ -6,7 +6,7 @@ pattern as a 0/1 diagonal) and z_l = J_l x + o_l: a row is (−J, o) where the u
 where it is off, scaled to ‖a‖₁ = 1 so that a violation is an ℓ∞ distance.
 
 Equation: d = max(0, m + max_{j≠t} (ℓ_j − ℓ_t))·e_t with ℓ the logits at x and t the forced label.
-Reference: REASSURE (Fu and Li, ICLR 2022); PRUNE, arXiv 2505.06520. What we do differently: rows
+Reference: REASSURE (Fu and Li, ICLR 2022); PRUNE, arXiv 2505.06520. What we do differently: norms
 and Jacobian come from one chain of masked products, where the released code sums gradients that it
 never zeroes. The margin m is strict. The published specification also bounds ℓ_j − ℓ_t from below
 (−100), which serves no forgetting, needs an affine patch and an invertible completion of the rows
@@ -30,13 +30,12 @@ __all__ = ["Region", "redirect", "region"]
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Region:
-    """S = {x : `rows` x ≤ `bounds`}, and the logits `slope` x + `offset` on it; all float64.
+    """S by its activation pattern `active`, and the logits `slope` x + `offset` on it; float64.
 
-    `active` is the activation pattern; `norms` are the ‖a‖₁ before scaling (1 for a zero row).
+    `norms` are the ‖a‖₁ of its rows before scaling (1 for a zero row). The rows themselves are
+    never needed: a patch computes their violations from the layers.
     """
 
-    rows: Float[Tensor, "units inputs"]
-    bounds: Float[Tensor, " units"]
     slope: Float[Tensor, "classes inputs"]
     offset: Float[Tensor, " classes"]
     active: Bool[Tensor, " units"]
@@ -47,26 +46,24 @@ def region(layers: Sequence[tuple[Tensor, Tensor]], x: Float[Tensor, " inputs"])
     """The linear region of `x` in the ReLU network `layers`, (weight, bias) in forward order.
 
     A unit at exactly 0 counts as off. A unit that no input moves on S gives a zero row, which never
-    excludes anything. Bounds are never below the row at `x`: x lies in S, also after rounding.
+    excludes anything.
     """
     point = x.double()
     slope, offset = (part.double() for part in layers[0])
     z = slope @ point + offset
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor]] = []
     for weight, bias in layers[1:]:
         on = z > 0
-        found.append((slope, offset, on))
+        found.append((slope, on))
         masked, shift = weight.double() * on, bias.double()
         slope, offset, z = masked @ slope, masked @ offset + shift, masked @ z + shift
-    jacobian = torch.cat([part[0] for part in found])
-    height = torch.cat([part[1] for part in found])
-    active = torch.cat([part[2] for part in found])
-    sign = torch.where(active, -1.0, 1.0).double()
-    norms = jacobian.abs().sum(1)
-    norms = torch.where(norms > 0, norms, 1.0)
-    rows = jacobian * (sign / norms)[:, None]
-    bounds = torch.maximum(-height * sign / norms, rows @ point)
-    return Region(rows, bounds, slope, offset, active, norms)
+    norms = torch.cat([jacobian.abs().sum(1) for jacobian, _ in found])
+    return Region(
+        slope=slope,
+        offset=offset,
+        active=torch.cat([on for _, on in found]),
+        norms=torch.where(norms > 0, norms, 1.0),
+    )
 
 
 def redirect(

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dense_regions import support
+from dense_regions import dense_region, support
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -11,7 +11,6 @@ from expunge.errors import DataError, InputError, ModelError
 from expunge.methods import PrunePublished
 from expunge.methods.prune.mlp import read_mlp, within_1e_5
 from expunge.methods.prune.published.forget import forget_published
-from expunge.methods.prune.published.regions import region
 from expunge.models import Mlp
 from expunge.patches.regions import RegionPatched, rebuild
 
@@ -62,7 +61,7 @@ def _patched(net, x, *, sharpness=100.0, shift=None):
     layers = _layers(net, x)
     patched = RegionPatched(net, layers[:-1], K)
     for point in x:
-        found = region(layers, point.double())
+        found = dense_region(layers, point.double())
         d = torch.tensor([0.0, 3.0, -2.0, 0.5]).double() if shift is None else shift
         patched.add(found.active[None], sharpness / found.norms[None], d)
     return patched
@@ -80,7 +79,7 @@ def test_gates_are_the_dense_supports(sizes, seed, sharpness):
     noise = torch.randn(60, 12, generator=g) * torch.logspace(-5, 0, 60)[:, None]
     around = torch.cat([x, x[seed % 3] + noise])
     layers = _layers(net, x)
-    found = [region(layers, point.double()) for point in x]
+    found = [dense_region(layers, point.double()) for point in x]
     dense = [support(f.rows, f.bounds, sharpness, around.double()) for f in found]
     torch.testing.assert_close(patched.gates(around), torch.stack(dense, 1), atol=1e-8, rtol=0)
 
@@ -107,7 +106,7 @@ def test_rounding_at_the_faces_of_a_region_does_not_shut_its_gate(layer):
     weight = layers[layer][0]
     order = torch.arange(len(h)).flip(0)
     layers[layer] = (weight, -(weight[:, order] * h[order]).cumsum(1)[:, -1])
-    found = region(layers, x[0].double())
+    found = dense_region(layers, x[0].double())
     assert bool((found.rows @ x[0].double() <= found.bounds).all())
     patched = RegionPatched(net, layers[:-1], K)
     patched.add(found.active[None], 1e12 / found.norms[None], torch.ones(K).double())
@@ -119,7 +118,7 @@ def test_rounding_at_the_faces_of_a_region_does_not_shut_its_gate(layer):
 def test_a_patch_opens_with_the_largest_support_among_its_members():
     net, x = _net(), _rows(4)
     layers = _layers(net, x)
-    found = [region(layers, p.double()) for p in x]
+    found = [dense_region(layers, p.double()) for p in x]
     patched = RegionPatched(net, layers[:-1], K)
     active, norms = (torch.stack([getattr(f, n) for f in found]) for n in ("active", "norms"))
     patched.add(active[:3], 1.0 / norms[:3], torch.ones(K).double())
@@ -290,7 +289,7 @@ def test_a_patch_beats_the_label_where_it_says():
     net = _net()
     x, y = _known(net, 1)
     model, report = _forget(net, x, y)
-    found = region(_layers(net, x), x[0].double())
+    found = dense_region(_layers(net, x), x[0].double())
     g = torch.Generator().manual_seed(0)
     inside = [x[0].double()]
     for _ in range(500):  # a walk that stays inside the region and the box

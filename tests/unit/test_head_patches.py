@@ -106,6 +106,12 @@ def test_a_patch_on_another_layer_is_refused():
         patched_like(nn.Sequential(nn.ReLU()), "0", {"0.gate_bias": torch.zeros(1)})
 
 
+def test_a_head_that_the_factory_does_not_build_is_refused_with_the_cure():
+    model = nn.Sequential(nn.Sequential(_linear()))
+    with pytest.raises(ModelError, match=r"the head 'fc' to be in the model .* the one of the run"):
+        patched_like(model, "fc", {"fc.kept": torch.arange(2)})
+
+
 def test_export_gives_a_plain_model_with_its_classes():
     old = _linear()
     model = nn.Sequential(nn.ReLU(), narrowed(old, frozenset({0, 2}), 4))
