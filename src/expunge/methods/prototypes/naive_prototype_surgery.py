@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from expunge.errors import ModelError, UnsupportedError
 from expunge.methods.base import Before, Method
-from expunge.records import MethodInfo, Paper
+from expunge.methods.prototypes.paper import PAPER
+from expunge.records import MethodInfo
 from expunge.settings import NotNegative
 
 if TYPE_CHECKING:
@@ -62,12 +63,7 @@ class NaivePrototypeSurgery(Method):
         name="naive-prototype-surgery",
         title="Naive Prototype Surgery",
         summary="subtract the forget records' part of the class prototypes, closed form",
-        paper=Paper(
-            title="Prototype Surgery (title of the released code: Modifying Neural Prototypes via "
-            "Soft Labels for Enhanced Machine Unlearning Efficiency)",
-            authors="see the proceedings",
-            venue="ACM CCS 2025",
-        ),
+        paper=PAPER,
         needs=frozenset({"forget", "statistics", "head"}),
         aims=frozenset({"absent"}),
         scopes=frozenset({"classes"}),

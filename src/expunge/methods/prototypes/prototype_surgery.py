@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from expunge.errors import UnsupportedError
 from expunge.methods.base import Before, Method
-from expunge.records import MethodInfo, Need, Paper
+from expunge.methods.prototypes.paper import PAPER
+from expunge.records import MethodInfo, Need
 from expunge.settings import NotNegative, Positive
 
 if TYPE_CHECKING:
@@ -66,12 +67,7 @@ class PrototypeSurgery(Method):
         name="prototype-surgery",
         title="Prototype Surgery",
         summary="move all prototypes to soft labels of a head that never saw the class",
-        paper=Paper(
-            title="Prototype Surgery (title of the released code: Modifying Neural Prototypes via "
-            "Soft Labels for Enhanced Machine Unlearning Efficiency)",
-            authors="see the proceedings",
-            venue="ACM CCS 2025",
-        ),
+        paper=PAPER,
         needs=frozenset({"forget", "statistics", "head"}),
         aims=frozenset({"absent"}),
         scopes=frozenset({"classes"}),

@@ -40,7 +40,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, final
 from expunge.certificate.terms import WIDEST
 from expunge.errors import InputError
 from expunge.methods.base import Before, Method
-from expunge.records import MethodInfo, Need, Paper, Scope
+from expunge.methods.prune.paper import PAPER
+from expunge.records import MethodInfo, Need, Scope
 from expunge.settings import Count, NotNegative, Positive, Range
 
 if TYPE_CHECKING:
@@ -82,13 +83,7 @@ class Prune(Method):
         name="prune",
         title="PRUNE",
         summary="a certified patch a record, or the class's output row taken away",
-        paper=Paper(
-            title="PRUNE: A Patching Based Repair Framework for Certifiable Unlearning of Neural "
-            "Networks",
-            authors="X. Li, J. Wang, X. Yuan, P. Zhang",
-            venue="arXiv 2505.06520",
-            link="https://arxiv.org/abs/2505.06520",
-        ),
+        paper=PAPER,
         needs=frozenset({"forget", "head"}),
         aims=frozenset({"absent", "unseen"}),
         scopes=frozenset({"classes", "records"}),

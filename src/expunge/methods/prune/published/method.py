@@ -30,7 +30,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, final
 
 from expunge.methods.base import Before, Method
-from expunge.records import MethodInfo, Paper
+from expunge.methods.prune.paper import PAPER
+from expunge.records import MethodInfo
 from expunge.settings import Count, Positive, Range
 
 if TYPE_CHECKING:
@@ -64,13 +65,7 @@ class PrunePublished(Method):
         name="prune-published",
         title="PRUNE as published",
         summary="patches on linear regions of a ReLU MLP that force errors; no certificate",
-        paper=Paper(
-            title="PRUNE: A Patching Based Repair Framework for Certifiable Unlearning of Neural "
-            "Networks",
-            authors="X. Li, J. Wang, X. Yuan, P. Zhang",
-            venue="arXiv 2505.06520",
-            link="https://arxiv.org/abs/2505.06520",
-        ),
+        paper=PAPER,
         needs=frozenset({"forget"}),
         aims=frozenset({"absent", "unseen"}),
         scopes=frozenset({"classes", "records"}),
