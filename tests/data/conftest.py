@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from expunge.data.views import as_rows
@@ -24,3 +25,11 @@ def cifar10(data_folder):
     model = resnet20(10).eval()
     model.load_state_dict(load_file(data_folder / "checkpoints" / "cifar10_resnet20.safetensors"))
     return model, as_rows(data[0]), as_rows(data[1], argument="holdout")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_threads():
+    """Convolutions over all of CIFAR-10 take every core; no test here asks for equal last bits."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
