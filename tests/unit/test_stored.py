@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from scripted import info as info_of
 from torch import nn
 
 import expunge
@@ -18,7 +19,7 @@ from expunge.network.passes import logits_of
 from expunge.network.rebuilding import bare
 from expunge.network.state import digest_of, state_of
 from expunge.network.weights import from_bytes, save_weights, to_bytes
-from expunge.records import MethodInfo, Outcome, Paper
+from expunge.records import MethodInfo, Outcome
 from expunge.testing import toy
 from expunge.unlearning.stored import greatest, moved
 
@@ -27,24 +28,10 @@ CPU = torch.device("cpu")
 OTHERWISE = "the model in memory answers otherwise than the stored weights"
 
 
-def _info(**changes):
-    base = {
-        "name": "a-test",
-        "title": "t",
-        "summary": "s",
-        "paper": Paper(title="t", authors="a", venue="v"),
-        "needs": frozenset({"forget"}),
-        "aims": frozenset({"absent", "unseen"}),
-        "scopes": frozenset({"classes", "records"}),
-        "claims": ("outputs",),
-    }
-    return MethodInfo(**(base | changes))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scripted(Method):
     act: object
-    info: ClassVar[MethodInfo] = _info()
+    info: ClassVar[MethodInfo] = info_of()
 
     def apply(self, model, task, run):
         return self.act(model, task, run)
@@ -52,7 +39,7 @@ class Scripted(Method):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wrapping(Scripted):
-    info: ClassVar[MethodInfo] = _info(structure="wraps")
+    info: ClassVar[MethodInfo] = info_of(structure="wraps")
 
 
 class Wrapper(nn.Module):
@@ -169,7 +156,7 @@ class Offset(nn.Module):
 def test_a_buffer_that_is_not_stored_counts_for_nothing():
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Moving(Scripted):
-        info: ClassVar[MethodInfo] = _info(changes_buffers=True)
+        info: ClassVar[MethodInfo] = info_of(changes_buffers=True)
 
     def act(model, *_):
         model.offset[3] = -100.0

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from scripted import info as info_of
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
@@ -44,27 +45,13 @@ from expunge.errors import (
 from expunge.methods import Method
 from expunge.network.heads import find_head
 from expunge.network.state import digest_of, state_of
-from expunge.records import MethodInfo, Outcome, Paper, to_json
+from expunge.records import MethodInfo, Outcome, to_json
 from expunge.results.forgotten import found_again
 from expunge.statistics.collect import collect_statistics
 from expunge.testing import ToyData, toy
 from expunge.unlearning.door import rehearse
 
 MADE = toy("mlp")
-
-
-def _info(**changes):
-    base = {
-        "name": "a-test",
-        "title": "t",
-        "summary": "s",
-        "paper": Paper(title="t", authors="a", venue="v"),
-        "needs": frozenset({"forget"}),
-        "aims": frozenset({"absent", "unseen"}),
-        "scopes": frozenset({"classes", "records"}),
-        "claims": ("outputs",),
-    }
-    return MethodInfo(**(base | changes))
 
 
 def _nothing(model, _task, _run):
@@ -78,7 +65,7 @@ class Scripted(Method):
     act: object = _nothing
     seen: list = field(default_factory=list)
 
-    info: ClassVar[MethodInfo] = _info()
+    info: ClassVar[MethodInfo] = info_of()
 
     def apply(self, model, task, run):
         self.seen.append((task, run))
@@ -87,7 +74,7 @@ class Scripted(Method):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greedy(Scripted):
-    info: ClassVar[MethodInfo] = _info(
+    info: ClassVar[MethodInfo] = info_of(
         needs=frozenset({"forget", "retain", "statistics", "holdout", "training", "head"})
     )
 
@@ -96,14 +83,14 @@ class Greedy(Scripted):
 class Keen(Scripted):
     """Retain rows and nothing else."""
 
-    info: ClassVar[MethodInfo] = _info(needs=frozenset({"forget", "retain"}))
+    info: ClassVar[MethodInfo] = info_of(needs=frozenset({"forget", "retain"}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trainer(Scripted):
     """Declares that it trains anew."""
 
-    info: ClassVar[MethodInfo] = _info(needs=frozenset({"retain", "training"}))
+    info: ClassVar[MethodInfo] = info_of(needs=frozenset({"retain", "training"}))
 
 
 def _nudge(model, _task, _run):

@@ -125,10 +125,9 @@ def _shared(
 
 def _trained(model: nn.Module, head: Head | None) -> dict[str, nn.Parameter]:
     """The parameters below the head, or all of them where there is nothing below it."""
-    from expunge.patches.regions import RegionPatched
+    from expunge.patches.regions import inside
 
-    inside = model.base if isinstance(model, RegionPatched) else model
-    every = dict(inside.named_parameters())
+    every = dict(inside(model).named_parameters())
     own = set() if head is None else head.tensor_names()
     return {n: p for n, p in every.items() if n not in own} or every
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from expunge.network.weights import load_weights
 from expunge.patches.heads import GatedLinear, NarrowLinear, patched_like, replaced
-from expunge.patches.regions import RegionPatched, rebuild
+from expunge.patches.regions import inside, rebuild
 
 __all__ = ["bare", "rebuilt"]
 
@@ -35,7 +35,7 @@ def bare(model: nn.Module) -> nn.Module:
 
     Weights below the patches stay as they are; a head that was patched gets new ones.
     """
-    inner = model.base if isinstance(model, RegionPatched) else model
+    inner = inside(model)
     patched = [
         (n, m) for n, m in inner.named_modules() if isinstance(m, (GatedLinear, NarrowLinear))
     ]

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from expunge.errors import ModelError
 
-__all__ = ["ROUNDING", "RegionPatched", "rebuild", "supports"]
+__all__ = ["ROUNDING", "RegionPatched", "inside", "rebuild", "supports"]
 
 ROUNDING = 2.0**-40
 """Violations below this share of the sum of absolute terms count as float64 rounding.
@@ -184,6 +184,11 @@ class RegionPatched(nn.Module):
         """Logits (batch, classes) of inputs (batch, ...)."""
         logits: Tensor = self.base(x)
         return (logits.double() + self.correction(x)).to(logits.dtype)
+
+
+def inside(model: nn.Module) -> nn.Module:
+    """The model, or the one inside patches on linear regions: its tensors keep their names."""
+    return model.base if isinstance(model, RegionPatched) else model
 
 
 def rebuild(base: nn.Module, state: Mapping[str, Tensor], *, prefix: str = "") -> RegionPatched:

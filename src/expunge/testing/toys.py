@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, Literal, final
+from typing import Any, Literal, TypedDict, Unpack, final
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +31,16 @@ ToyName = Literal["mlp", "cnn", "mapping"]
 _CLASSES = 5
 _TRAIN, _HOLDOUT = 32, 64
 _CPU = torch.device("cpu")
-_OWN: Any = object()
-"""The toy's own, since None means: not given."""
+
+
+class Parts(TypedDict, total=False):
+    """What a request may be given in place of the toy's own; None means: not given."""
+
+    train: Any
+    holdout: Any
+    training: Any
+    statistics: FeatureStatistics | None
+    ids: Sequence[Any] | None
 
 
 @final
@@ -146,43 +154,20 @@ class Toy:
         """The same toy, with `before_read` called at each read of a training row."""
         return dataclasses.replace(self, train=self.train.watched(before_read))
 
-    def absent(
-        self,
-        *classes: int,
-        train: Any = _OWN,
-        holdout: Any = _OWN,
-        training: Any = _OWN,
-        statistics: FeatureStatistics | None = None,
-        ids: Sequence[Any] | None = None,
-    ) -> ForgetTask:
+    def absent(self, *classes: int, **parts: Unpack[Parts]) -> ForgetTask:
         """Ask for whole classes; what is not given is the toy's own."""
-        return forget_classes(
-            self.train if train is _OWN else train,
-            classes,
-            holdout=self.holdout if holdout is _OWN else holdout,
-            training=self.training() if training is _OWN else training,
-            statistics=statistics,
-            ids=ids,
-        )
+        train, given = self._given(parts)
+        return forget_classes(train, classes, **given)
 
-    def unseen(
-        self,
-        *indices: int,
-        train: Any = _OWN,
-        holdout: Any = _OWN,
-        training: Any = _OWN,
-        statistics: FeatureStatistics | None = None,
-        ids: Sequence[Any] | None = None,
-    ) -> ForgetTask:
+    def unseen(self, *indices: int, **parts: Unpack[Parts]) -> ForgetTask:
         """Ask for records; what is not given is the toy's own."""
-        return forget_indices(
-            self.train if train is _OWN else train,
-            indices,
-            holdout=self.holdout if holdout is _OWN else holdout,
-            training=self.training() if training is _OWN else training,
-            statistics=statistics,
-            ids=ids,
-        )
+        train, given = self._given(parts)
+        return forget_indices(train, indices, **given)
+
+    def _given(self, parts: Parts) -> tuple[Any, dict[str, Any]]:
+        own = {"train": self.train, "holdout": self.holdout, "training": self.training()}
+        given: dict[str, Any] = own | parts
+        return given.pop("train"), given
 
 
 def _blobs(shape: tuple[int, ...], per_class: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from expunge.network.state import (
     restore_layout,
     state_of,
 )
-from expunge.patches.regions import RegionPatched
+from expunge.patches.regions import RegionPatched, inside
 from expunge.records import Structure
 from expunge.unlearning.request import Look, Request
 from expunge.unlearning.work import Work
@@ -113,9 +113,7 @@ def _check_contract(request: Request, edited: nn.Module, digest_before: str, hoo
 
 def _check_layout(request: Request, edited: nn.Module) -> None:
     """Names, shapes, dtypes and devices stay, but for a patched model that is trained anew."""
-    plain = request.head is None or request.head.kind == "plain"
-    plain = plain and not isinstance(request.model, RegionPatched)
-    if not plain and "training" in request.needs:
+    if not request.plain and "training" in request.needs:
         return
     old, new = layout_of(request.model), layout_of(edited)
     for what in ("shapes", "dtypes", "devices"):
@@ -127,14 +125,9 @@ def _check_layout(request: Request, edited: nn.Module) -> None:
             )
 
 
-def _inside(model: nn.Module) -> nn.Module:
-    """The model, or the one inside patches on linear regions: its tensors keep their names."""
-    return model.base if isinstance(model, RegionPatched) else model
-
-
 def _weights_of(model: nn.Module) -> dict[str, Tensor]:
     """Parameters by name, and what patches on linear regions are made of, row by row."""
-    weights: dict[str, Tensor] = dict(_inside(model).named_parameters())
+    weights: dict[str, Tensor] = dict(inside(model).named_parameters())
     if isinstance(model, RegionPatched):
         for name in ("active", "steepness", "owner", "shift"):
             weights |= {f"{name}[{i}]": row for i, row in enumerate(model.get_buffer(name))}
@@ -144,8 +137,8 @@ def _weights_of(model: nn.Module) -> dict[str, Tensor]:
 def _changed_buffers(request: Request, edited: nn.Module) -> int:
     """How many entries changed in buffers that the given model has, those of its head apart."""
     own = set() if request.head is None else request.head.tensor_names()
-    old = {n: t for n, t in _inside(request.model).named_buffers() if n not in own}
-    new = {n: t for n, t in _inside(edited).named_buffers() if n in old}
+    old = {n: t for n, t in inside(request.model).named_buffers() if n not in own}
+    new = {n: t for n, t in inside(edited).named_buffers() if n in old}
     return count_changed(old, new)
 
 

@@ -15,6 +15,7 @@ from expunge.methods.base import Before, Method
 from expunge.methods.run import Means
 from expunge.network.heads import Head
 from expunge.network.state import Layout
+from expunge.patches.regions import RegionPatched
 from expunge.records import Need
 from expunge.results.forgotten import Forgotten
 from expunge.results.unlearned import Unlearned
@@ -97,6 +98,12 @@ class Request:
     def head(self) -> Head | None:
         """The final linear layer, where there is one."""
         return self.found.head
+
+    @property
+    def plain(self) -> bool:
+        """Whether the given model carries no patches of earlier requests."""
+        patched = isinstance(self.model, RegionPatched)
+        return not patched and (self.head is None or self.head.kind == "plain")
 
     @property
     def before(self) -> Before:

@@ -20,7 +20,6 @@ from expunge.network.calls import frozen_statistics, to_device, tried
 from expunge.network.rebuilding import bare, rebuilt
 from expunge.network.state import layout_of, restore_layout
 from expunge.network.weights import build, from_bytes, load_weights, to_bytes
-from expunge.patches.regions import RegionPatched
 from expunge.runtime.randomness import isolated
 from expunge.unlearning.promises import Edited, described
 from expunge.unlearning.request import Request
@@ -56,9 +55,7 @@ def empty_for(request: Request, factory: Callable[[], nn.Module] | None) -> nn.M
         return bare(copied_alone(request.model))
     with isolated(request.means.seed, torch.device("cpu")):
         made = build(factory)
-    plain = request.head is None or request.head.kind == "plain"
-    plain = plain and not isinstance(request.model, RegionPatched)
-    if not plain or request.method.info.structure == "wraps":
+    if not request.plain or request.method.info.structure == "wraps":
         return made
     given = {n: t for n, t in request.model.state_dict().items() if isinstance(t, Tensor)}
     return load_weights(made, given, source="the given model")

@@ -29,7 +29,7 @@ from expunge.methods.prune.mlp import read_mlp, within_1e_5
 from expunge.methods.prune.published.regions import redirect, region
 from expunge.network.calls import frozen_statistics
 from expunge.network.state import device_of
-from expunge.patches.regions import RegionPatched
+from expunge.patches.regions import RegionPatched, inside
 
 if TYPE_CHECKING:
     from expunge.methods.prune.published.method import PrunePublished
@@ -104,7 +104,7 @@ def forget_published(
     ModelError for a model that is no ReLU MLP.
     """
     _check_data(inputs, labels, classes, allowed)
-    base = model.base if isinstance(model, RegionPatched) else model
+    base = inside(model)
     known = _Known(
         layers=read_mlp(base, inputs, within_1e_5).matrices(),
         points=inputs.detach().cpu().flatten(1).double(),

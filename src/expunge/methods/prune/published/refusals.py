@@ -9,7 +9,7 @@ from expunge.errors import UnsupportedError
 from expunge.methods.prune.mlp import read_mlp, within_1e_5
 from expunge.methods.prune.twins import find_twins
 from expunge.patches.heads import GatedLinear, NarrowLinear
-from expunge.patches.regions import RegionPatched
+from expunge.patches.regions import inside
 from expunge.task import ForgetTask
 
 __all__ = ["refuse_published"]
@@ -34,6 +34,6 @@ def refuse_published(model: nn.Module, task: ForgetTask) -> None:
             f"Expected floating inputs for prune-published, got {few.dtype}: linear regions are "
             "of real inputs. Scale them to floats in the data set, or use prune."
         )
-    read_mlp(model.base if isinstance(model, RegionPatched) else model, few, within_1e_5)
+    read_mlp(inside(model), few, within_1e_5)
     if task.scope == "records":
         find_twins(task.forget, None)
