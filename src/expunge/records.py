@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, final
 
 from expunge.errors import InputError
+from expunge.reasons import Reason, reason_of
 from expunge.settings import Range
 
 __all__ = [
@@ -157,11 +158,24 @@ class Limits:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeReport:
-    """The outcome with the sentence and the figures it rests on."""
+    """The outcome, why, the same as a sentence, and the figures it rests on.
+
+    `why` is None in records from before it was kept.
+    """
 
     outcome: Outcome
+    why: Reason | None
     reason: str
     figures: Mapping[str, float] = field(default_factory=dict)
+
+    @staticmethod
+    def of(outcome: Outcome, why: Reason, **facts: Any) -> OutcomeReport:
+        """A report without figures, its sentence filled with `facts`."""
+        return OutcomeReport(outcome=outcome, why=why, reason=why.filled(**facts))
+
+    def given(self, figures: Mapping[str, float]) -> OutcomeReport:
+        """The same with these figures."""
+        return dataclasses.replace(self, figures=dict(figures))
 
 
 @final
@@ -300,6 +314,7 @@ def read_record(text: str, *, source: str = "record.json") -> RunRecord:
         outcome = facts["outcome"]
         facts["outcome"] = OutcomeReport(
             outcome=Outcome(outcome["outcome"]),
+            why=reason_of(outcome.get("why")),
             reason=outcome["reason"],
             figures={k: float(v) for k, v in outcome["figures"].items()},
         )

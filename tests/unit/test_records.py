@@ -7,15 +7,20 @@ import pytest
 
 from expunge import errors
 from expunge.methods import METHODS
+from expunge.reasons import Reason
 from expunge.records import Limits, Measurement, NotMeasured, Outcome, OutcomeReport, to_json
 
 
 def test_json_of_every_kind_of_value():
     report = OutcomeReport(
-        outcome=Outcome.DONE, reason="größer", figures={"a": 1.5, "b": float("nan")}
+        outcome=Outcome.DONE,
+        why=Reason.CLASS_GONE,
+        reason="größer",
+        figures={"a": 1.5, "b": float("nan")},
     )
     assert json.loads(to_json(report)) == {
         "outcome": "done",
+        "why": "class-gone",
         "reason": "größer",
         "figures": {"a": 1.5, "b": "nan"},
     }

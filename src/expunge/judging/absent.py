@@ -7,14 +7,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from expunge.functional.intervals import rows_for_bound, upper_bound
-from expunge.judging.damage import (
-    Finding,
-    chance_of,
-    loss_of_the_rest,
-    near_chance,
-    side_effects,
-)
+from expunge.judging.damage import chance_of, loss_of_the_rest, near_chance, side_effects
 from expunge.judging.outputs import Judged, hits, masked, most_known, percent
+from expunge.reasons import Reason
 from expunge.records import Outcome, OutcomeReport
 
 __all__ = ["absent_again", "judge_absent"]
@@ -33,7 +28,7 @@ def judge_absent(case: Judged) -> OutcomeReport:
         "forget_after": percent(hits(case.after.forget, case.labels)),
     }
     damage = _of_the_rest(case, figures)
-    wrecked = damage if damage is not None and damage[0] is Outcome.WRECKED else None
+    wrecked = damage if damage is not None and damage.outcome is Outcome.WRECKED else None
     found = (
         _not_known_before(case, figures)
         or wrecked
@@ -41,14 +36,10 @@ def judge_absent(case: Judged) -> OutcomeReport:
         or damage
         or _not_excluded(case, figures)
     )
-    if found is not None:
-        return OutcomeReport(outcome=found[0], reason=found[1], figures=figures)
-    return OutcomeReport(
-        outcome=Outcome.DONE,
-        reason=f"{figures['forget_after']:.2f} % of the forget records still recognised, what "
-        f"stays changed by {figures['others_change']:+.2f} points against the masked original",
-        figures=figures,
-    )
+    if found is None:
+        known = {"left": figures["forget_after"], "change": figures["others_change"]}
+        found = OutcomeReport.of(Outcome.DONE, Reason.CLASS_GONE, **known)
+    return found.given(figures)
 
 
 def _rows(case: Judged) -> tuple[Bool[Tensor, " judge"], Tensor] | None:
@@ -58,58 +49,41 @@ def _rows(case: Judged) -> tuple[Bool[Tensor, " judge"], Tensor] | None:
     return torch.isin(case.judge_labels, torch.tensor(sorted(case.gone))), case.judge_labels
 
 
-def _not_known_before(case: Judged, figures: dict[str, float]) -> Finding | None:
+def _not_known_before(case: Judged, figures: dict[str, float]) -> OutcomeReport | None:
     """Where the class, or what stays, was hardly recognised before, nothing can be concluded."""
     limit, right = case.limits.forget_accuracy, hits(case.before.forget, case.labels)
-    why = "Label numbering? Normalisation? Already gone?"
     for label in case.labels.unique().tolist():
         known = percent(right[case.labels == label])
         if known <= limit:
-            return (
-                Outcome.UNDETERMINED,
-                (
-                    f"class {label} was not recognised before the edit: {known:.2f} % of its "
-                    f"forget records (limit: {limit:g} %). {why}"
-                ),
-            )
+            facts = {"label": label, "known": known, "limit": limit}
+            return OutcomeReport.of(Outcome.UNDETERMINED, Reason.NOT_KNOWN_BEFORE, **facts)
     chance = figures.get("chance")
     if chance is not None and near_chance(figures["others_before"], chance):
-        return (
-            Outcome.UNDETERMINED,
-            (
-                f"what stays was near chance before the edit: {figures['others_before']:.2f} % "
-                f"right (chance: {chance:.1f} %). {why}"
-            ),
-        )
+        facts = {"old": figures["others_before"], "chance": chance}
+        return OutcomeReport.of(Outcome.UNDETERMINED, Reason.NEAR_CHANCE_BEFORE, **facts)
     return None
 
 
-def _of_the_rest(case: Judged, figures: dict[str, float]) -> Finding | None:
+def _of_the_rest(case: Judged, figures: dict[str, float]) -> OutcomeReport | None:
     """What became of the judge rows of classes that stay."""
     found = _rows(case)
     if found is None:
-        reason = "what stays could not be judged: there is no holdout"
-        return Outcome.UNDETERMINED, f"the class is no longer given, but {reason}"
+        return OutcomeReport.of(Outcome.UNDETERMINED, Reason.NO_HOLDOUT)
     of_class, labels = found
     rest, limits = ~of_class, case.limits
     if int(rest.sum()) < limits.least_rows:
-        return (
-            Outcome.UNDETERMINED,
-            (
-                "the class is no longer given, but what stays could not be judged: fewer than "
-                f"{limits.least_rows} judge rows of classes that stay"
-            ),
-        )
+        facts = {"least": limits.least_rows}
+        return OutcomeReport.of(Outcome.UNDETERMINED, Reason.FEW_ROWS_STAY, **facts)
     assert case.before.judge is not None
     assert case.after.judge is not None
     old, new = masked(case.before.judge[rest], case.gone), case.after.judge[rest]
     figures["chance"] = chance_of(old)
     beyond = side_effects(old, new, case.gone, limits, figures)
     lost = loss_of_the_rest(old, new, labels[rest], limits, figures)
-    return lost if lost is not None and lost[0] is Outcome.WRECKED else beyond or lost
+    return lost if lost is not None and lost.outcome is Outcome.WRECKED else beyond or lost
 
 
-def _still_known(case: Judged, figures: dict[str, float]) -> Finding | None:
+def _still_known(case: Judged, figures: dict[str, float]) -> OutcomeReport | None:
     """Whether the forget records, or judge rows of the class, are still given their class."""
     limit = case.limits.forget_accuracy
     left, where = most_known(case.after.forget, case.labels), "forget records"
@@ -124,11 +98,11 @@ def _still_known(case: Judged, figures: dict[str, float]) -> Finding | None:
             left, where = unseen, "judge rows of the class"
     if left <= limit:
         return None
-    reason = f"{left:.2f} % of the {where} are still recognised (limit: {limit:g} %)"
-    return Outcome.INEFFECTIVE, reason
+    facts = {"left": left, "where": where, "limit": limit}
+    return OutcomeReport.of(Outcome.INEFFECTIVE, Reason.STILL_KNOWN, **facts)
 
 
-def _not_excluded(case: Judged, figures: dict[str, float]) -> Finding | None:
+def _not_excluded(case: Judged, figures: dict[str, float]) -> OutcomeReport | None:
     """Whether the judge rows are too few to say that a class is gone for rows never seen."""
     assert case.after.judge is not None
     assert case.judge_labels is not None
@@ -137,26 +111,22 @@ def _not_excluded(case: Judged, figures: dict[str, float]) -> Finding | None:
     for label in case.labels.unique().tolist():
         own = right[case.judge_labels == label]
         if not len(own):
-            return (
-                Outcome.UNDETERMINED,
-                (
-                    f"there is no judge row of class {label}: that it is not given for the forget "
-                    "records alone says nothing. Give a holdout with rows of it"
-                ),
-            )
+            return OutcomeReport.of(Outcome.UNDETERMINED, Reason.NO_ROW_OF_CLASS, label=label)
         known = int(own.sum())
         bound = 100 * upper_bound(known, len(own), confidence=limits.confidence)
         most = max(most, bound)
         if bound > limits.class_bound:
             enough = rows_for_bound(known, limits.class_bound / 100, confidence=limits.confidence)
             figures["class_bound"] = bound
-            return (
+            return OutcomeReport.of(
                 Outcome.UNDETERMINED,
-                (
-                    f"{known} of {len(own)} judge rows of class {label} are recognised, so that up "
-                    f"to {bound:.1f} % of such rows may be (limit: {limits.class_bound:g} %); "
-                    f"{enough} judge rows with as many recognised would settle it"
-                ),
+                Reason.CLASS_NOT_EXCLUDED,
+                known=known,
+                rows=len(own),
+                label=label,
+                bound=bound,
+                limit=limits.class_bound,
+                enough=enough,
             )
     figures["class_bound"] = most
     return None
@@ -166,7 +136,10 @@ def absent_again(case: Judged) -> OutcomeReport:
     """Judge an earlier class request after a later one: are its records recognised again?"""
     left = most_known(case.after.forget, case.labels)
     limit = case.limits.forget_accuracy
-    return OutcomeReport(
-        outcome=Outcome.INEFFECTIVE if left > limit else Outcome.DONE,
-        reason=f"{left:.2f} % recognised again (limit: {limit:g} %)",
+    back = left > limit
+    return OutcomeReport.of(
+        Outcome.INEFFECTIVE if back else Outcome.DONE,
+        Reason.KNOWN_AGAIN if back else Reason.STAYS_GONE,
+        left=left,
+        limit=limit,
     )

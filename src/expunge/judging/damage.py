@@ -9,13 +9,10 @@ from torch import Tensor
 from expunge.functional.intervals import paired_difference
 from expunge.functional.membership import movement
 from expunge.judging.outputs import hits, percent
-from expunge.records import Limits, Outcome
+from expunge.reasons import Reason
+from expunge.records import Limits, Outcome, OutcomeReport
 
-__all__ = ["Finding", "chance_of", "loss_of_the_rest", "near_chance", "side_effects"]
-
-
-Finding = tuple[Outcome, str]
-"""`wrecked` or `undetermined`, and the sentence that says why."""
+__all__ = ["chance_of", "loss_of_the_rest", "near_chance", "side_effects"]
 
 
 def loss_of_the_rest(
@@ -24,7 +21,7 @@ def loss_of_the_rest(
     labels: Tensor,
     limits: Limits,
     figures: dict[str, float],
-) -> Finding | None:
+) -> OutcomeReport | None:
     """What is wrong with what stays, or None; adds figures.
 
     `wrecked`: less than half of the accuracy above chance is left; the mean fell by more than its
@@ -45,31 +42,29 @@ def loss_of_the_rest(
         others_change_high=100 * high,
         others_change_bound=worst,
     )
-    fell = f"what stays fell from {percent(old):.2f} % to {percent(new):.2f} %"
-    chance = chance_of(before)
-    if percent(old) > chance and percent(new) - chance < 0.5 * (percent(old) - chance) and high < 0:
-        return Outcome.WRECKED, f"{fell}: less than half above chance ({chance:.1f} %) is left"
-    interval = f"interval {100 * low:.2f} to {100 * high:.2f}"
-    if -100 * mean > limits.mean_drop and high < 0:
-        return Outcome.WRECKED, f"{fell} (limit: {limits.mean_drop:g} points; {interval})"
+    points, chance = {"old": percent(old), "new": percent(new)}, chance_of(before)
+    interval = {"low": 100 * low, "high": 100 * high}
+    half_left = percent(new) - chance >= 0.5 * (percent(old) - chance)
+    if percent(old) > chance and not half_left and high < 0:
+        return OutcomeReport.of(Outcome.WRECKED, Reason.HALF_LOST, chance=chance, **points)
+    beyond = -100 * mean > limits.mean_drop
+    if beyond and high < 0:
+        more = {"limit": limits.mean_drop, **points, **interval}
+        return OutcomeReport.of(Outcome.WRECKED, Reason.MEAN_FELL, **more)
     found = _worst_class(difference, labels, limits, figures)
     if found is not None:
         return found
-    if -100 * mean > limits.mean_drop:
-        return (
-            Outcome.UNDETERMINED,
-            (
-                f"{fell} (limit: {limits.mean_drop:g} points), which chance could have done on "
-                f"{len(labels):,} judge rows ({interval})"
-            ),
-        )
+    if beyond:
+        more = {"limit": limits.mean_drop, "rows": len(labels), **points, **interval}
+        return OutcomeReport.of(Outcome.UNDETERMINED, Reason.MAY_HAVE_FALLEN, **more)
     if worst < -limits.mean_bound:
-        return (
+        return OutcomeReport.of(
             Outcome.UNDETERMINED,
-            (
-                f"what stays changed by {100 * mean:+.2f} points, but on {len(labels):,} judge "
-                f"rows a loss of {-worst:.2f} cannot be excluded (limit: {limits.mean_bound:g})"
-            ),
+            Reason.LOSS_NOT_EXCLUDED,
+            change=100 * mean,
+            rows=len(labels),
+            loss=-worst,
+            limit=limits.mean_bound,
         )
     return None
 
@@ -86,7 +81,7 @@ def near_chance(accuracy: float, chance: float) -> bool:
 
 def _worst_class(
     difference: Tensor, labels: Tensor, limits: Limits, figures: dict[str, float]
-) -> Finding | None:
+) -> OutcomeReport | None:
     classes = labels.unique().tolist()
     simultaneous = 1.0 - (1.0 - limits.confidence) / len(classes)
     by_class = [
@@ -96,12 +91,14 @@ def _worst_class(
     figures.update(worst_change=100 * by_class[0][0][0])
     for (fall, low, high), label in by_class:
         if -100 * fall > limits.worst_drop and high < 0:
-            return (
+            return OutcomeReport.of(
                 Outcome.WRECKED,
-                (
-                    f"class {label} fell by {-100 * fall:.1f} points (limit: "
-                    f"{limits.worst_drop:g}; interval {100 * low:.1f} to {100 * high:.1f})"
-                ),
+                Reason.CLASS_FELL,
+                label=label,
+                fall=-100 * fall,
+                limit=limits.worst_drop,
+                low=100 * low,
+                high=100 * high,
             )
     return None
 
@@ -112,7 +109,7 @@ def side_effects(
     gone: frozenset[int],
     limits: Limits,
     figures: dict[str, float],
-) -> Finding | None:
+) -> OutcomeReport | None:
     """Which side effect is beyond its limit, or None; adds figures.
 
     `others_moved` is the share of rows with any other logit among the classes that stay,
@@ -123,10 +120,10 @@ def side_effects(
     moved = percent(movement(before[:, stays], after[:, stays]) > 0)
     flipped = percent(before.argmax(1) != after.argmax(1))
     figures.update(others_moved=moved, others_flipped=flipped)
-    if moved > limits.most_moved:
-        reason = f"{moved:.2f} % of what stays got other logits (limit: {limits.most_moved:g} %)"
-        return Outcome.WRECKED, reason
-    if flipped > limits.most_flipped:
-        reason = f"{flipped:.2f} % of what stays changed class (limit: {limits.most_flipped:g} %)"
-        return Outcome.WRECKED, reason
+    for share, limit, why in (
+        (moved, limits.most_moved, Reason.MOVED),
+        (flipped, limits.most_flipped, Reason.FLIPPED),
+    ):
+        if share > limit:
+            return OutcomeReport.of(Outcome.WRECKED, why, share=share, limit=limit)
     return None

@@ -14,6 +14,7 @@ from expunge.functional.membership import (
 )
 from expunge.judging.damage import loss_of_the_rest, side_effects
 from expunge.judging.outputs import Judged, Outputs, hits, percent
+from expunge.reasons import Reason
 from expunge.records import Limits, Outcome, OutcomeReport
 
 __all__ = ["judge_unseen", "unseen_again"]
@@ -53,14 +54,13 @@ def judge_unseen(case: Judged) -> OutcomeReport:
         "forget_after": percent(hits(after.forget, forget_labels)),
     }
     if judge_labels is None or before.judge is None or after.judge is None:
-        return OutcomeReport(
-            outcome=Outcome.UNDETERMINED, reason="there is no holdout", figures=figures
-        )
+        return OutcomeReport.of(Outcome.UNDETERMINED, Reason.NO_HOLDOUT).given(figures)
     used = int(torch.isin(forget_labels, judge_labels).sum())
     figures["records_not_compared"] = float(len(forget_labels) - used)
     if not used:
         return OutcomeReport(
             outcome=Outcome.UNDETERMINED,
+            why=Reason.NO_ROW_OF_RECORDS,
             reason="no judge row has the class of a forget record",
             figures=figures,
         )
@@ -84,6 +84,7 @@ def judge_unseen(case: Judged) -> OutcomeReport:
     if int(kept.sum()) < limits.least_rows:
         return OutcomeReport(
             outcome=Outcome.UNDETERMINED,
+            why=Reason.FEW_ROWS_STAY,
             reason=f"what stays could not be judged: fewer than {limits.least_rows} judge rows "
             f"(membership: {visible})",
             figures=figures,
@@ -91,12 +92,13 @@ def judge_unseen(case: Judged) -> OutcomeReport:
     old, new = before.judge[kept], after.judge[kept]
     beyond = side_effects(old, new, frozenset(), limits, figures)
     lost = loss_of_the_rest(old, new, judge_labels[kept], limits, figures)
-    damage = lost if lost is not None and lost[0] is Outcome.WRECKED else beyond
+    damage = lost if lost is not None and lost.outcome is Outcome.WRECKED else beyond
     if damage is not None:
-        return OutcomeReport(outcome=damage[0], reason=damage[1], figures=figures)
+        return damage.given(figures)
     if lead <= band:
         return OutcomeReport(
             outcome=Outcome.UNDETERMINED,
+            why=Reason.NO_SIGNAL_BEFORE,
             reason=f"no membership signal clear of 0.5 before the edit (excess {lead:.3f}; "
             f"{visible})",
             figures=figures,
@@ -104,6 +106,7 @@ def judge_unseen(case: Judged) -> OutcomeReport:
     if signal["after"] > 0.5 * signal["before"] and signal["after"] <= band:
         return OutcomeReport(
             outcome=Outcome.UNDETERMINED,
+            why=Reason.SIGNAL_OPEN,
             reason=f"the membership signal went from {signal['before']:.3f} to "
             f"{signal['after']:.3f}: less than half of it is gone, but what is left cannot be told "
             f"from chance ({visible})",
@@ -112,12 +115,14 @@ def judge_unseen(case: Judged) -> OutcomeReport:
     if signal["after"] > 0.5 * signal["before"]:
         return OutcomeReport(
             outcome=Outcome.INEFFECTIVE,
+            why=Reason.SIGNAL_LEFT,
             reason=f"the membership signal went from {signal['before']:.3f} to "
             f"{signal['after']:.3f}, less than half of it is gone",
             figures=figures,
         )
     return OutcomeReport(
         outcome=Outcome.DONE,
+        why=Reason.LIKE_UNSEEN,
         reason=f"the membership signal fell from {signal['before']:.3f} to {signal['after']:.3f}",
         figures=figures,
     )
@@ -134,14 +139,14 @@ def unseen_again(case: Judged) -> OutcomeReport:
     before, after, limits, gone = case.before, case.after, case.limits, case.gone
     labels, judge_labels = case.labels, case.judge_labels
     if judge_labels is None or before.judge is None or after.judge is None:
-        return OutcomeReport(outcome=Outcome.UNDETERMINED, reason="there is no holdout")
+        return OutcomeReport.of(Outcome.UNDETERMINED, Reason.NO_HOLDOUT)
     stays = ~torch.isin(labels, torch.tensor(sorted(gone), dtype=torch.int64))
     if not bool(stays.any()):
-        return OutcomeReport(outcome=Outcome.DONE, reason="their classes are gone")
+        return OutcomeReport.of(Outcome.DONE, Reason.CLASSES_GONE)
     labels = labels[stays]
     band = null_half_width(labels, judge_labels, confidence=limits.confidence)
     if band >= 0.5:
-        return OutcomeReport(outcome=Outcome.UNDETERMINED, reason="too few")
+        return OutcomeReport.of(Outcome.UNDETERMINED, Reason.TOO_FEW)
     aucs = [
         _aucs(Outputs(forget=z.forget[stays], judge=z.judge), labels, judge_labels, limits)
         for z in (before, after)
@@ -156,12 +161,6 @@ def unseen_again(case: Judged) -> OutcomeReport:
     }
     for old, new in sides:
         if new > band and old <= max(band, 0.5 * new) and new - old > 0.5 * band:
-            return OutcomeReport(
-                outcome=Outcome.INEFFECTIVE,
-                reason=f"their membership signal rose from {old:.3f} to {new:.3f} (chance: below "
-                f"{band:.3f})",
-                figures=figures,
-            )
-    return OutcomeReport(
-        outcome=Outcome.DONE, reason="their membership signal did not rise", figures=figures
-    )
+            facts = {"old": old, "new": new, "band": band}
+            return OutcomeReport.of(Outcome.INEFFECTIVE, Reason.TOLD_AGAIN, **facts).given(figures)
+    return OutcomeReport.of(Outcome.DONE, Reason.STAYS_UNSEEN).given(figures)

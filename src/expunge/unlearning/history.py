@@ -16,6 +16,7 @@ from expunge.judging.outputs import Judged, Outputs
 from expunge.judging.split import Split, tune_and_judge
 from expunge.judging.unseen import unseen_again
 from expunge.methods.base import Method
+from expunge.reasons import Reason
 from expunge.records import Outcome, OutcomeReport
 from expunge.results.forgotten import Forgotten, found_again, still_there
 from expunge.statistics.features import FeatureStatistics
@@ -206,8 +207,8 @@ def judge_again(
         for reason, numbers in unjudged.items()
     )
     if back and report.outcome is not Outcome.WRECKED:
-        reason = f"records of an earlier request came back: {'; '.join(back)}"
-        return OutcomeReport(outcome=Outcome.INEFFECTIVE, reason=reason, figures=figures), notes
+        again = OutcomeReport.of(Outcome.INEFFECTIVE, Reason.CAME_BACK, which="; ".join(back))
+        return again.given(figures), notes
     return dataclasses.replace(report, figures=figures), notes
 
 

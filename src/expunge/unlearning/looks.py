@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -16,6 +16,7 @@ from expunge.judging.outputs import Judged, Outputs
 from expunge.judging.unseen import judge_unseen
 from expunge.network.passes import feature_batches, logits_of
 from expunge.network.state import digest_of, layout_of, state_of
+from expunge.reasons import Reason
 from expunge.records import Outcome, OutcomeReport
 from expunge.unlearning.history import judge_again
 from expunge.unlearning.request import Look, Request
@@ -57,7 +58,7 @@ def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verd
     """Judge the stored model on the records served and the judge rows, and earlier requests."""
     edited, first = stored.edited, look.outputs[0]
     if stored.unfit is None and digest_of(state_of(edited.model)) == look.digest:
-        outcome = OutcomeReport(outcome=Outcome.NO_OP, reason=_SAME_BYTES)
+        outcome = OutcomeReport.of(Outcome.NO_OP, Reason.SAME_WEIGHTS)
         notes = in_memory(request, stored, first.forget)
         return Verdict(outcome=outcome, before=first, after=first, notes=notes)
     edited.model.to(request.means.device)
@@ -65,12 +66,10 @@ def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verd
     said = in_memory(request, stored, after[0].forget)
     edited.model.to(edited.home)
     if any(_undefined(outputs) for outputs in after):
-        outcome = OutcomeReport(
-            outcome=Outcome.WRECKED, reason="the edited model gives NaN or +infinity on some rows"
-        )
+        outcome = OutcomeReport.of(Outcome.WRECKED, Reason.NOT_FINITE)
         return Verdict(outcome=outcome, before=first, after=after[0], notes=said)
     if not moved(first.forget, after[0].forget, greatest(first.forget)):
-        outcome = OutcomeReport(outcome=Outcome.NO_OP, reason=_SAME_ANSWERS)
+        outcome = OutcomeReport.of(Outcome.NO_OP, Reason.SAME_ANSWERS)
         return Verdict(outcome=outcome, before=first, after=after[0], notes=said)
     judge = request.split.judge
     case = Judged(
@@ -88,20 +87,16 @@ def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verd
     trained_anew = "training" in request.method.info.needs and request.task.aim == "unseen"
     if trained_anew and not report.outcome.accepted:
         # what retraining itself loses on records is not damage, and its own noise no signal
-        report = replace(
-            report,
-            outcome=Outcome.UNDETERMINED,
-            reason="trained anew, which these rows alone can neither confirm nor reject: other "
-            f"retrained models would tell (measured: {report.reason})",
+        anew = Reason.TRAINED_ANEW
+        report = OutcomeReport.of(Outcome.UNDETERMINED, anew, measured=report.reason).given(
+            report.figures
         )
     if stored.unfit is not None and report.outcome is Outcome.DONE:
-        reason = f"judged in memory alone: {stored.unfit} (measured: {report.reason})"
-        report = replace(report, outcome=Outcome.UNDETERMINED, reason=reason)
+        facts = {"unfit": stored.unfit, "measured": report.reason}
+        report = OutcomeReport.of(Outcome.UNDETERMINED, Reason.IN_MEMORY, **facts).given(
+            report.figures
+        )
     return Verdict(outcome=served.said(report), before=first, after=after[0], notes=(*notes, *said))
-
-
-_SAME_BYTES = "the weights are bit-identical to the original's"
-_SAME_ANSWERS = "no answer on the forget rows moved by more than 1e-5 of the largest logit"
 
 
 def _forget_rows(

@@ -19,6 +19,7 @@ from torch import Tensor
 from expunge.certificate.facts import Evidence
 from expunge.errors import ContractError, MethodError
 from expunge.judging.outputs import Outputs
+from expunge.reasons import Reason
 from expunge.records import CertificateState, Outcome, OutcomeReport
 from expunge.unlearning.request import Request
 
@@ -55,7 +56,8 @@ class Served:
         return dataclasses.replace(
             report,
             outcome=Outcome.INCOMPLETE,
-            reason=f"{self._count()} (of those served: {report.reason})",
+            why=Reason.SOME_REFUSED,
+            reason=Reason.SOME_REFUSED.filled(count=self._count(), served=report.reason),
         )
 
     def certified(

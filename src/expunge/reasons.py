@@ -1,0 +1,159 @@
+"""Why a run ended as it did: one reason each, with the sentence that a person reads.
+
+The code stands in `record.json` and in `--json`, and stays the same when words change; the sentence
+is filled with what was measured. Standard library only.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, final
+
+__all__ = ["Reason", "reason_of"]
+
+
+@final
+class Reason(enum.Enum):
+    """Why a run ended as it did; the value is the code in records."""
+
+    sentence: str
+
+    def __new__(cls, code: str, sentence: str) -> Reason:
+        """A member with its code as value, and its sentence beside it."""
+        member = object.__new__(cls)
+        member._value_ = code
+        member.sentence = sentence
+        return member
+
+    # nothing happened
+    SAME_WEIGHTS = ("same-weights", "the weights are bit-identical to the original's")
+    SAME_ANSWERS = (
+        "same-answers",
+        "no answer on the forget rows moved by more than 1e-5 of the largest logit",
+    )
+
+    # what stays was damaged
+    NOT_FINITE = ("not-finite", "the edited model gives NaN or +infinity on some rows")
+    HALF_LOST = (
+        "half-lost",
+        (
+            "what stays fell from {old:.2f} % to {new:.2f} %: less than half above chance "
+            "({chance:.1f} %) is left"
+        ),
+    )
+    MEAN_FELL = (
+        "mean-fell",
+        (
+            "what stays fell from {old:.2f} % to {new:.2f} % (limit: {limit:g} points; interval "
+            "{low:.2f} to {high:.2f})"
+        ),
+    )
+    CLASS_FELL = (
+        "class-fell",
+        (
+            "class {label} fell by {fall:.1f} points (limit: {limit:g}; interval {low:.1f} to "
+            "{high:.1f})"
+        ),
+    )
+    MOVED = ("moved", "{share:.2f} % of what stays got other logits (limit: {limit:g} %)")
+    FLIPPED = ("flipped", "{share:.2f} % of what stays changed class (limit: {limit:g} %)")
+
+    # the forget set is still there
+    STILL_KNOWN = (
+        "still-known",
+        "{left:.2f} % of the {where} are still recognised (limit: {limit:g} %)",
+    )
+    SIGNAL_LEFT = ("signal-left", "the membership signal is still there")
+    CAME_BACK = ("came-back", "records of an earlier request came back: {which}")
+    KNOWN_AGAIN = ("known-again", "{left:.2f} % recognised again (limit: {limit:g} %)")
+    TOLD_AGAIN = (
+        "told-again",
+        "their membership signal rose from {old:.3f} to {new:.3f} (chance: below {band:.3f})",
+    )
+
+    # the data cannot tell
+    NOT_KNOWN_BEFORE = (
+        "not-known-before",
+        (
+            "class {label} was not recognised before the edit: {known:.2f} % of its forget records "
+            "(limit: {limit:g} %). Label numbering? Normalisation? Already gone?"
+        ),
+    )
+    NEAR_CHANCE_BEFORE = (
+        "near-chance-before",
+        (
+            "what stays was near chance before the edit: {old:.2f} % right (chance: {chance:.1f} "
+            "%). Label numbering? Normalisation? Already gone?"
+        ),
+    )
+    NO_HOLDOUT = ("no-holdout", "there is no holdout")
+    FEW_ROWS_STAY = (
+        "few-rows-stay",
+        "what stays could not be judged: fewer than {least} judge rows of it",
+    )
+    MAY_HAVE_FALLEN = (
+        "may-have-fallen",
+        (
+            "what stays fell from {old:.2f} % to {new:.2f} % (limit: {limit:g} points), which "
+            "chance could have done on {rows:,} judge rows (interval {low:.2f} to {high:.2f})"
+        ),
+    )
+    LOSS_NOT_EXCLUDED = (
+        "loss-not-excluded",
+        (
+            "what stays changed by {change:+.2f} points, but on {rows:,} judge rows a loss of "
+            "{loss:.2f} cannot be excluded (limit: {limit:g})"
+        ),
+    )
+    NO_ROW_OF_CLASS = (
+        "no-row-of-class",
+        (
+            "there is no judge row of class {label}: that it is not given for the forget records "
+            "alone says nothing. Give a holdout with rows of it"
+        ),
+    )
+    CLASS_NOT_EXCLUDED = (
+        "class-not-excluded",
+        (
+            "{known} of {rows} judge rows of class {label} are recognised, so that up to "
+            "{bound:.1f} % of such rows may be (limit: {limit:g} %); {enough} judge rows with as "
+            "many recognised would settle it"
+        ),
+    )
+    NO_ROW_OF_RECORDS = ("no-row-of-records", "no judge row has the class of a forget record")
+    NO_SIGNAL_BEFORE = ("no-signal-before", "no membership signal clear of 0.5 before the edit")
+    SIGNAL_OPEN = ("signal-open", "the membership signal cannot be told from chance")
+    TRAINED_ANEW = (
+        "trained-anew",
+        (
+            "trained anew, which these rows alone can neither confirm nor reject: other retrained "
+            "models would tell (measured: {measured})"
+        ),
+    )
+    IN_MEMORY = ("in-memory", "judged in memory alone: {unfit} (measured: {measured})")
+    TOO_FEW = ("too-few", "too few")
+
+    # some records were refused
+    SOME_REFUSED = ("some-refused", "{count} (of those served: {served})")
+
+    # it worked
+    CLASS_GONE = (
+        "class-gone",
+        (
+            "{left:.2f} % of the forget records still recognised, what stays changed by "
+            "{change:+.2f} points against the masked original"
+        ),
+    )
+    LIKE_UNSEEN = ("like-unseen", "the membership signal is gone")
+    STAYS_GONE = ("stays-gone", "{left:.2f} % recognised again (limit: {limit:g} %)")
+    STAYS_UNSEEN = ("stays-unseen", "their membership signal did not rise")
+    CLASSES_GONE = ("classes-gone", "their classes are gone")
+
+    def filled(self, **facts: Any) -> str:
+        """The sentence with what was measured."""
+        return self.sentence.format(**facts)
+
+
+def reason_of(code: str | None) -> Reason | None:
+    """The reason with this code, None for None; raises KeyError for a code that is none."""
+    return None if code is None else {reason.value: reason for reason in Reason}[code]
