@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import digits, distance, effect, leaks, prune, rivals, speed, start
+from benchmarks import digits, distance, effect, leaks, power, prune, rivals, speed, start
 
 _ALL = {
     "start": start.main,
@@ -12,6 +12,7 @@ _ALL = {
     "digits": digits.main,
     "effect": effect.main,
     "distance": distance.main,
+    "power": power.main,
     "prune": prune.main,
     "leaks": leaks.main,
     "rivals": rivals.main,

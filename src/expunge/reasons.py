@@ -37,14 +37,14 @@ class Reason(enum.Enum):
     HALF_LOST = (
         "half-lost",
         (
-            "what stays fell from {old:.2f} % to {new:.2f} %: less than half above chance "
+            "what stays fell from {old} to {new:.2f} %: less than half above chance "
             "({chance:.1f} %) is left"
         ),
     )
     MEAN_FELL = (
         "mean-fell",
         (
-            "what stays fell from {old:.2f} % to {new:.2f} % (limit: {limit:g} points; interval "
+            "what stays fell from {old} to {new:.2f} % (limit: {limit:g} points; interval "
             "{low:.2f} to {high:.2f})"
         ),
     )
@@ -63,7 +63,34 @@ class Reason(enum.Enum):
         "still-known",
         "{left:.2f} % of the {where} are still recognised (limit: {limit:g} %)",
     )
-    SIGNAL_LEFT = ("signal-left", "the membership signal is still there")
+    SIGNAL_LEFT = (
+        "signal-left",
+        (
+            "the membership signal went from {old:.3f} to {new:.3f} and its whole interval, "
+            "{low:+.3f} to {high:+.3f}, lies beyond ±{limit:.3f}{against}"
+        ),
+    )
+    NEW_SIGNAL = (
+        "new-signal",
+        (
+            "the edit made a membership signal where none was seen: from {old:.3f} to {new:.3f}, "
+            "its whole interval, {low:+.3f} to {high:+.3f}, beyond ±{limit:.3f}{against}"
+        ),
+    )
+    UNLIKE_UNSEEN = (
+        "unlike-unseen",
+        (
+            "the records are spread otherwise than unseen rows: an AUC of {auc:.3f} by the "
+            "distance from the middle (chance: 0.5 ± {band:.3f}), Kolmogorov-Smirnov p = {p:.1g}"
+        ),
+    )
+    COPIES_TELL = (
+        "copies-tell",
+        (
+            "on {which} of the rows the membership signal is {new:.3f} ({old:.3f} before; limit "
+            "{limit:.3f}), whatever it is on the stored rows ({stored:.3f})"
+        ),
+    )
     CAME_BACK = ("came-back", "records of an earlier request came back: {which}")
     KNOWN_AGAIN = ("known-again", "{left:.2f} % recognised again (limit: {limit:g} %)")
     TOLD_AGAIN = (
@@ -94,7 +121,7 @@ class Reason(enum.Enum):
     MAY_HAVE_FALLEN = (
         "may-have-fallen",
         (
-            "what stays fell from {old:.2f} % to {new:.2f} % (limit: {limit:g} points), which "
+            "what stays fell from {old} to {new:.2f} % (limit: {limit:g} points), which "
             "chance could have done on {rows:,} judge rows (interval {low:.2f} to {high:.2f})"
         ),
     )
@@ -121,8 +148,27 @@ class Reason(enum.Enum):
         ),
     )
     NO_ROW_OF_RECORDS = ("no-row-of-records", "no judge row has the class of a forget record")
-    NO_SIGNAL_BEFORE = ("no-signal-before", "no membership signal clear of 0.5 before the edit")
-    SIGNAL_OPEN = ("signal-open", "the membership signal cannot be told from chance")
+    NOT_COMPARABLE = (
+        "not-comparable",
+        (
+            "the forget records are not comparable with unseen rows: {what}. Membership cannot be "
+            "judged without three retrained references"
+        ),
+    )
+    NO_SIGNAL_BEFORE = (
+        "no-signal-before",
+        (
+            "no membership signal clear of chance before the edit: {old:.3f}, interval {low:+.3f} "
+            "to {high:+.3f}{against} (after: {new:.3f}). {settle}"
+        ),
+    )
+    SIGNAL_OPEN = (
+        "signal-open",
+        (
+            "the membership signal went from {old:.3f} to {new:.3f}, but its interval, {low:+.3f} "
+            "to {high:+.3f}, is not within ±{limit:.3f}{against}. {settle}"
+        ),
+    )
     TRAINED_ANEW = (
         "trained-anew",
         (
@@ -144,7 +190,21 @@ class Reason(enum.Enum):
             "{change:+.2f} points against the masked original"
         ),
     )
-    LIKE_UNSEEN = ("like-unseen", "the membership signal is gone")
+    LIKE_UNSEEN = (
+        "like-unseen",
+        (
+            "the membership signal went from {old:.3f} to {new:.3f}, and its whole interval, "
+            "{low:+.3f} to {high:+.3f}, lies within ±{limit:.3f}{against}"
+        ),
+    )
+    LIKE_UNSEEN_ROWS = (
+        "like-unseen-on-stored-rows",
+        (
+            "on the stored rows the membership signal went from {old:.3f} to {new:.3f}, and its "
+            "whole interval, {low:+.3f} to {high:+.3f}, lies within ±{limit:.3f}{against}; the "
+            "method does not reach changed copies{copies}"
+        ),
+    )
     STAYS_GONE = ("stays-gone", "{left:.2f} % recognised again (limit: {limit:g} %)")
     STAYS_UNSEEN = ("stays-unseen", "their membership signal did not rise")
     CLASSES_GONE = ("classes-gone", "their classes are gone")

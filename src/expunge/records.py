@@ -33,6 +33,7 @@ __all__ = [
     "Outcome",
     "OutcomeReport",
     "Paper",
+    "Reach",
     "RunRecord",
     "Scope",
     "Structure",
@@ -55,6 +56,10 @@ Scope = Literal["classes", "records"]
 
 Structure = Literal["same", "wraps", "narrows"]
 """How the edited module relates to the given one."""
+
+
+Reach = Literal["model", "rows"]
+"""What a method changes for records: what the model knows, or its answers on the stored rows."""
 
 
 Need = Literal["forget", "retain", "statistics", "holdout", "training", "head"]
@@ -88,7 +93,8 @@ class MethodInfo:
     `claims` is the ceiling: what the method can support at most, not what a run achieved.
     `changes_buffers` says whether batch-norm statistics may move; `stochastic` whether the seed
     changes the result. `reads` says which rows the method itself passes through the network; the
-    door reads the forget and the judge rows before and after. `expected_failures` maps promises
+    door reads the forget and the judge rows before and after. `reach` says whether records are
+    forgotten as such, or on the stored rows alone. `expected_failures` maps promises
     (names of checks in `expunge.testing`) that the method is known not to keep to the reason.
     """
 
@@ -101,6 +107,7 @@ class MethodInfo:
     scopes: frozenset[Scope]
     claims: tuple[Claim, ...]
     structure: Structure = "same"
+    reach: Reach = "model"
     changes_buffers: bool = False
     stochastic: bool = False
     cost: str = ""
@@ -140,7 +147,9 @@ class Limits:
     largest one-sided upper bound of it on judge rows. `mean_drop`, `worst_drop`: loss on what
     stays, in the mean and on the worst class; `mean_bound`: largest loss in the mean that the
     judge rows may leave open. `confidence`: of every interval and bound. `least_rows`: with fewer
-    judge rows nothing is concluded. `most_moved`, `most_flipped`: share of judge rows that stay, in
+    judge rows nothing is concluded. `signal_left`: share of the original's membership signal that
+    may be left of records; `signal_new`: largest signal where the original had none, as a distance
+    of an AUC from ½. `most_moved`, `most_flipped`: share of judge rows that stay, in
     percent, that may get other logits, and another class; 100 limits nothing.
     """
 
@@ -151,6 +160,8 @@ class Limits:
     worst_drop: Annotated[float, Range(least=0, most=30)] = 10.0
     confidence: Annotated[float, Range(least=0.8, most=0.999)] = 0.95
     least_rows: Annotated[int, Range(least=2, most=10_000)] = 20
+    signal_left: Annotated[float, Range(above=0, most=0.5)] = 0.25
+    signal_new: Annotated[float, Range(above=0, most=0.2)] = 0.05
     most_moved: Annotated[float, Range(least=0, most=100)] = 100.0
     most_flipped: Annotated[float, Range(least=0, most=100)] = 100.0
 

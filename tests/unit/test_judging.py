@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from expunge.data.views import as_rows
 from expunge.errors import TaskError
-from expunge.judging import absent, unseen
+from expunge.judging import absent
 from expunge.judging.outputs import Judged, Outputs, masked
 from expunge.judging.split import clean_holdout, split_holdout
 from expunge.records import Limits, Outcome
@@ -29,14 +29,6 @@ def _case(before, after, labels, judge_labels, gone, limits):
 
 def judge_absent(*parts):
     return absent.judge_absent(_case(*parts))
-
-
-def judge_unseen(*parts):
-    return unseen.judge_unseen(_case(*parts))
-
-
-def unseen_again(*parts):
-    return unseen.unseen_again(_case(*parts))
 
 
 def _say(classes, wrong=()):
@@ -213,48 +205,6 @@ def test_a_loss_that_few_rows_cannot_exclude_is_undetermined():
     assert _class_of(40, 0, others=60).outcome is Outcome.DONE
 
 
-def _confident(labels, by):
-    logits = torch.zeros(len(labels), K)
-    logits[torch.arange(len(labels)), torch.tensor(labels)] = by
-    return logits
-
-
-MEMBERS, OUTSIDERS = [0, 1] * 30, [0, 1, 2, 3] * 30
-M_LABELS, O_LABELS = torch.tensor(MEMBERS), torch.tensor(OUTSIDERS)
-
-
-def _spread(low, high, n):
-    return torch.linspace(low, high, n)
-
-
-def _unseen(member_before, member_after, outsider=(0.0, 4.0), judge_after=None, limits=LIMITS):
-    out = _confident(OUTSIDERS, _spread(*outsider, 120))
-    before = Outputs(forget=_confident(MEMBERS, _spread(*member_before, 60)), judge=out)
-    after = Outputs(
-        forget=_confident(MEMBERS, _spread(*member_after, 60)),
-        judge=out if judge_after is None else judge_after,
-    )
-    return judge_unseen(before, after, M_LABELS, O_LABELS, frozenset(), limits)
-
-
-def test_unseen_done():
-    report = _unseen((3.0, 6.0), (0.0, 4.0))
-    assert report.outcome is Outcome.DONE
-    assert report.figures["loss_auc_before"] > 0.8
-    assert report.figures["loss_auc_after"] == pytest.approx(0.5, abs=0.05)
-
-
-def test_unseen_says_what_the_models_before_and_after_tell_together():
-    # Records move, judge rows do not: both models together name every record.
-    figures = _unseen((3.0, 6.0), (0.0, 4.0)).figures
-    assert (figures["before_after_auc"], figures["others_moved"]) == (1.0, 0.0)
-    # One judge row in four moves, by more than any record of its class.
-    shifted = _confident(OUTSIDERS, _spread(0.0, 4.0, 120))
-    shifted[::4] += 9.0
-    figures = _unseen((3.0, 6.0), (0.0, 4.0), judge_after=shifted).figures
-    assert (figures["before_after_auc"], figures["others_moved"]) == (0.5, 25.0)
-
-
 def test_side_effects_of_a_class_are_counted_against_the_masked_original():
     # The original says 0 on ten rows of class 1; masking lifts them, so nothing moved by the edit.
     logits = _say(JUDGE)
@@ -286,151 +236,6 @@ def test_side_effects_of_a_class_are_counted_against_the_masked_original():
     assert report.outcome is Outcome.WRECKED
     assert report.reason == "0.67 % of what stays changed class (limit: 0 %)"
     assert "others_change" in report.figures
-
-
-def test_side_effects_of_records_can_be_limited():
-    shifted = _confident(OUTSIDERS, _spread(0.0, 4.0, 120))
-    shifted[:30, :] += 1.0
-    shifted[6, 1] += 9.0
-    report = _unseen((3.0, 6.0), (0.0, 4.0), judge_after=shifted)
-    assert report.outcome is Outcome.DONE
-    assert report.figures["others_moved"] == 25.0
-    assert report.figures["others_flipped"] == pytest.approx(100 / 120)
-    for limits, words in (
-        (Limits(most_moved=24.9), "25.00 % of what stays got other logits (limit: 24.9 %)"),
-        (Limits(most_flipped=0.5), "0.83 % of what stays changed class (limit: 0.5 %)"),
-    ):
-        report = _unseen((3.0, 6.0), (0.0, 4.0), judge_after=shifted, limits=limits)
-        assert (report.outcome, report.reason) == (Outcome.WRECKED, words)
-
-
-def test_unseen_gives_the_interval_of_every_auc():
-    figures = _unseen((3.0, 6.0), (0.0, 4.0)).figures
-    for name in ("loss", "margin"):
-        for when in ("before", "after"):
-            key = f"{name}_auc_{when}"
-            assert 0.0 <= figures[f"{key}_low"] < figures[key] < figures[f"{key}_high"] <= 1.0
-    assert figures["loss_auc_after_low"] < 0.5 < figures["loss_auc_after_high"]
-
-
-def test_unseen_counts_records_that_no_judge_row_is_like():
-    some = (O_LABELS != 1).nonzero().flatten()
-    out = _confident(OUTSIDERS, _spread(0.0, 4.0, 120))[some]
-    both = Outputs(forget=_confident(MEMBERS, _spread(3.0, 6.0, 60)), judge=out)
-    for labels, n in ((O_LABELS[some], 30), (torch.full((len(out),), 3), 60)):
-        report = judge_unseen(both, both, M_LABELS, labels, frozenset(), LIMITS)
-        assert report.figures["records_not_compared"] == n
-    assert _unseen((3.0, 6.0), (0.0, 4.0)).figures["records_not_compared"] == 0
-
-
-def test_unseen_says_what_could_have_been_seen_wherever_membership_was_computed():
-    few = list(range(16))
-    out = _confident([OUTSIDERS[i] for i in few], 1.0)
-    before = Outputs(forget=_confident(MEMBERS, 3.0), judge=out)
-    too_few_rows = judge_unseen(before, before, M_LABELS, O_LABELS[few], frozenset(), LIMITS)
-    no_signal = _unseen((0.0, 4.0), (0.0, 3.9))
-    into_the_band = _unseen((0.5, 4.5), (0.33, 4.33))
-    for report in (too_few_rows, no_signal, into_the_band):
-        seen = f"{report.figures['smallest_visible_excess']:.3f}"
-        assert report.outcome is Outcome.UNDETERMINED
-        assert f"with 60 forget records an excess of {seen} could have been seen" in report.reason
-    assert "fewer than 20 judge rows" in too_few_rows.reason
-
-
-def _again(before, after, labels=M_LABELS, gone=frozenset()):
-    out = _confident(OUTSIDERS, _spread(0.0, 4.0, 120))
-    old, new = (
-        Outputs(forget=_confident(labels.tolist(), _spread(*ends, len(labels))), judge=out)
-        for ends in (before, after)
-    )
-    return unseen_again(old, new, labels, O_LABELS, gone, LIMITS)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "outcome"),
-    [
-        ((0.0, 4.0), (0.0, 4.0), Outcome.DONE),
-        ((0.0, 4.0), (3.0, 6.0), Outcome.INEFFECTIVE),
-        ((0.33, 4.33), (0.8, 4.8), Outcome.INEFFECTIVE),  # from within the band
-        ((0.8, 4.8), (1.0, 5.0), Outcome.DONE),
-        ((-6.0, -3.0), (3.0, 6.0), Outcome.INEFFECTIVE),  # wrong by force, and known again
-        ((0.0, 4.0), (-6.0, -3.0), Outcome.INEFFECTIVE),
-        ((3.0, 6.0), (3.1, 6.1), Outcome.DONE),  # it was there before this request
-        ((0.33, 4.33), (0.45, 4.45), Outcome.DONE),  # over the edge of the band by a hair
-    ],
-)
-def test_records_of_an_earlier_request_are_judged_again(before, after, outcome):
-    report = _again(before, after)
-    assert report.outcome is outcome
-    assert report.figures["earlier_smallest_visible_excess"] > 0
-    if outcome is Outcome.INEFFECTIVE:
-        assert "their membership signal rose from" in report.reason
-
-
-def test_the_hair_crosses_the_band():
-    figures = _again((0.33, 4.33), (0.45, 4.45)).figures
-    before = _again((0.45, 4.45), (0.33, 4.33)).figures["earlier_excess_after"]
-    band = figures["earlier_smallest_visible_excess"]
-    assert before < band < figures["earlier_excess_after"]
-
-
-def test_too_few_records_and_classes_that_are_gone_are_not_judged_again():
-    one = torch.tensor([0])
-    assert _again((0.0, 4.0), (3.0, 6.0), one).reason == "too few"
-    assert _again((0.0, 4.0), (3.0, 6.0), gone=frozenset({0, 1})).outcome is Outcome.DONE
-    elsewhere = torch.full((30,), 9)
-    alone = Outputs(forget=torch.zeros(30, 10), judge=torch.zeros(120, 10))
-    report = unseen_again(alone, alone, elsewhere, O_LABELS, frozenset(), LIMITS)
-    assert (report.outcome, report.reason) == (Outcome.UNDETERMINED, "too few")
-    alone = Outputs(forget=torch.zeros(30, 10), judge=None)
-    report = unseen_again(alone, alone, elsewhere, None, frozenset(), LIMITS)
-    assert (report.outcome, report.reason) == (Outcome.UNDETERMINED, "there is no holdout")
-
-
-def test_unseen_ineffective_where_less_than_half_is_gone():
-    report = _unseen((3.0, 6.0), (2.5, 5.0))
-    assert report.outcome is Outcome.INEFFECTIVE
-    assert "less than half of it is gone" in report.reason
-
-
-def test_unseen_overshoot_is_a_signal_too():
-    # Records made *worse* than unseen ones stand out as well.
-    assert _unseen((3.0, 6.0), (-6.0, -3.0)).outcome is Outcome.INEFFECTIVE
-
-
-def test_unseen_undetermined_without_a_signal():
-    report = _unseen((0.0, 4.0), (0.0, 3.9))
-    assert report.outcome is Outcome.UNDETERMINED
-    assert "no membership signal clear of 0.5 before the edit" in report.reason
-    assert "could have been seen" in report.reason
-    assert report.figures["smallest_visible_excess"] > 0
-
-
-def test_unseen_wrecked():
-    ruined = _confident(OUTSIDERS, -1.0)
-    report = _unseen((3.0, 6.0), (0.0, 4.0), outsider=(1.0, 4.0), judge_after=ruined)
-    assert report.outcome is Outcome.WRECKED
-
-
-def test_unseen_undetermined_without_holdout_or_rows_of_the_class():
-    alone = Outputs(forget=_confident(MEMBERS, 1.0), judge=None)
-    report = judge_unseen(alone, alone, M_LABELS, None, frozenset(), LIMITS)
-    assert (report.outcome, report.reason) == (Outcome.UNDETERMINED, "there is no holdout")
-    others = torch.full((40,), 3)
-    elsewhere = Outputs(forget=alone.forget, judge=_confident([3] * 40, 1.0))
-    report = judge_unseen(elsewhere, elsewhere, M_LABELS, others, frozenset(), LIMITS)
-    assert report.outcome is Outcome.UNDETERMINED
-    assert "no judge row has the class of a forget record" in report.reason
-
-
-def test_ten_records_cannot_be_judged():
-    few = [0] * 5 + [1] * 5
-    before = Outputs(
-        forget=_confident(few, _spread(0.5, 4.5, 10)),
-        judge=_confident(OUTSIDERS, _spread(0, 4, 120)),
-    )
-    report = judge_unseen(before, before, torch.tensor(few), O_LABELS, frozenset(), LIMITS)
-    assert report.outcome is Outcome.UNDETERMINED
 
 
 @pytest.mark.parametrize(
@@ -572,32 +377,3 @@ def test_rows_never_change_sides_when_others_are_dropped():
         assert kept.dropped == 1
         assert set(kept.tune.ids) == set(tune.ids) - set(one.ids)
         assert set(kept.judge.ids) == set(judge.ids) - set(one.ids)
-
-
-def test_unseen_a_small_fall_into_the_band_of_chance_is_undetermined():
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.zeros(200, dtype=torch.int64)
-    seen = torch.randn(200, generator=generator)
-
-    def outputs(lift):
-        def logits(score):
-            return torch.stack([score, torch.zeros_like(score)], dim=1)
-
-        return Outputs(
-            forget=logits(seen + lift),
-            judge=logits(torch.randn(400, generator=torch.Generator().manual_seed(1))),
-        )
-
-    others = torch.zeros(400, dtype=torch.int64)
-    weak, weaker = outputs(0.3), outputs(0.2)
-
-    def judged(before, after):
-        return judge_unseen(before, after, labels, others, frozenset(), LIMITS)
-
-    report = judged(weak, weaker)
-    band = report.figures["smallest_visible_excess"]
-    assert report.figures["loss_auc_before"] - 0.5 > band
-    assert abs(report.figures["loss_auc_after"] - 0.5) <= band
-    assert report.outcome is Outcome.UNDETERMINED
-    assert "cannot be told from chance" in report.reason
-    assert judged(weak, weak).outcome is Outcome.INEFFECTIVE  # nothing done is never a success

@@ -79,7 +79,8 @@ def _of_the_rest(case: Judged, figures: dict[str, float]) -> OutcomeReport | Non
     old, new = masked(case.before.judge[rest], case.gone), case.after.judge[rest]
     figures["chance"] = chance_of(old)
     beyond = side_effects(old, new, case.gone, limits, figures)
-    lost = loss_of_the_rest(old, new, labels[rest], limits, figures)
+    others = [z.judge[rest] for z in case.references if z.judge is not None]
+    lost = loss_of_the_rest(old, new, labels[rest], limits, figures, others)
     return lost if lost is not None and lost.outcome is Outcome.WRECKED else beyond or lost
 
 

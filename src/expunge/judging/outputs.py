@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from expunge.records import Limits
+from expunge.records import Limits, Reach
 
-__all__ = ["Judged", "Outputs", "hits", "masked", "most_known", "percent"]
+__all__ = ["Beside", "Judged", "Outputs", "Sight", "hits", "masked", "most_known", "percent"]
 
 
 @final
@@ -25,11 +26,41 @@ class Outputs:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sight:
+    """One way to look at the rows: as they are stored, or as changed copies, one or more a row.
+
+    What the model before, the one after, and each reference answer, an `Outputs` a copy.
+    """
+
+    before: tuple[Outputs, ...]
+    after: tuple[Outputs, ...]
+    references: tuple[tuple[Outputs, ...], ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Beside:
+    """What is known beside the stored rows of a request for records, where it could be read.
+
+    `copies` by name; `retained`, rows that stay as the model before answers them, with
+    `retained_labels`; how far the method reaches; whether it trained a model anew.
+    """
+
+    copies: Mapping[str, Sight] = field(default_factory=dict)
+    retained: Float[Tensor, "retained classes"] | None = None
+    retained_labels: Int[Tensor, " retained"] | None = None
+    reach: Reach = "model"
+    trained_anew: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judged:
     """What a judgement looks at: one request's rows, read with the given and the edited model.
 
     `labels` (n_f,) are those of the forget rows, `judge_labels` those of the judge rows (None
-    without a holdout); `gone` are the classes of this and all earlier requests.
+    without a holdout); `gone` are the classes of this and all earlier requests. `references` are
+    retrained models that are shown to be independent.
     """
 
     before: Outputs
@@ -38,6 +69,8 @@ class Judged:
     judge_labels: Int[Tensor, " judge"] | None
     gone: frozenset[int]
     limits: Limits
+    references: tuple[Outputs, ...] = ()
+    beside: Beside = field(default_factory=Beside)
 
 
 def masked(

@@ -1,166 +1,266 @@
-"""Judge a record request by membership: forget records against judge rows."""
+"""Judge a record request by membership: are its records like rows that the model never saw?
+
+`done` needs the whole interval of the signal within a share of the original's; a whole interval
+beyond it is `ineffective`; between them the data cannot tell, and the outcome says how many
+records, rows or references would. The shape of the margins, and changed copies of the rows, can
+only reject.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import Any, final
 
-from expunge.functional.membership import (
-    class_matched_auc,
-    losses,
-    margins,
-    movement,
-    null_half_width,
-)
+import torch
+
+from expunge.functional.membership import class_matched_auc, margins, movement, null_half_width
 from expunge.judging.damage import loss_of_the_rest, side_effects
-from expunge.judging.outputs import Judged, Outputs, hits, percent
+from expunge.judging.enough import would_settle
+from expunge.judging.outputs import Judged, Sight, hits, percent
+from expunge.judging.shape import shape_of
+from expunge.judging.signal import ENOUGH, Labels, Signal, signal_of
 from expunge.reasons import Reason
 from expunge.records import Limits, Outcome, OutcomeReport
 
-__all__ = ["judge_unseen", "unseen_again"]
+__all__ = ["Told", "judge_unseen", "told_by", "told_from", "zone_of"]
 
 
-def _aucs(
-    outputs: Outputs, labels: Tensor, judge_labels: Tensor, limits: Limits
-) -> dict[str, tuple[float, float, float]]:
-    """Class-matched AUC with its interval, by loss and by margin: records against judge rows."""
-    assert outputs.judge is not None
-    found = {}
-    for name, score in (("loss", lambda z, y: -losses(z, y)), ("margin", margins)):
-        value, low, high, _ = class_matched_auc(
-            score(outputs.forget, labels),
-            labels,
-            score(outputs.judge, judge_labels),
-            judge_labels,
-            confidence=limits.confidence,
-        )
-        found[name] = value, max(low, 0.0), min(high, 1.0)
-    return found
+STRICT = 0.99
+"""Confidence with which rows are called not comparable."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one way to look at the rows tells: the signal before and after, and the limit to it."""
+
+    before: Signal
+    after: Signal
+    limit: float
+
+    @property
+    def inside(self) -> bool:
+        """Whether there was a signal, and hardly any is left."""
+        return self.before.clear and self.after.inside(self.limit)
+
+    @property
+    def beyond(self) -> bool:
+        """Whether too much of it is left, or there is one now that was not."""
+        return self.after.beyond(self.limit)
+
+
+def told_by(sight: Sight, labels: Labels, limits: Limits) -> Told:
+    """The signal before and after, and what may be left of it."""
+    references = sight.references
+    before, after = (
+        signal_of(copies, labels, references, limits.confidence)
+        for copies in (sight.before, sight.after)
+    )
+    return told_from(before, after, limits)
+
+
+def told_from(before: Signal, after: Signal, limits: Limits) -> Told:
+    """The two signals with what may be left: a share of the first, where it is clear of chance."""
+    known = before.clear
+    return Told(before, after, limits.signal_left * before.value if known else limits.signal_new)
+
+
+def zone_of(told: Told, *, unlike: bool) -> Outcome:
+    """`done`, `ineffective` or `undetermined`, by the signal and the shape of the stored rows."""
+    if told.beyond or unlike:
+        return Outcome.INEFFECTIVE
+    return Outcome.DONE if told.inside else Outcome.UNDETERMINED
 
 
 def judge_unseen(case: Judged) -> OutcomeReport:
-    """Judge a record request by membership: forget records against judge rows of their classes.
-
-    The signal is the larger distance from 0.5 of the class-matched loss AUC and margin AUC. It must
-    lie above the band that chance gives before the edit to be judged at all, and fall by half; a
-    smaller fall into the band is undetermined. `before_after_auc`, how well the largest change of a
-    logit tells forget records from judge rows (an attacker who holds both models), is reported and
-    not judged.
-    """
-    before, after, limits, gone = case.before, case.after, case.limits, case.gone
-    forget_labels, judge_labels = case.labels, case.judge_labels
+    """Judge a record request; see `docs/audit.md` for the rule and its order."""
     figures: dict[str, float] = {
-        "forget_before": percent(hits(before.forget, forget_labels)),
-        "forget_after": percent(hits(after.forget, forget_labels)),
+        "forget_before": percent(hits(case.before.forget, case.labels)),
+        "forget_after": percent(hits(case.after.forget, case.labels)),
     }
-    if judge_labels is None or before.judge is None or after.judge is None:
+    if case.judge_labels is None or case.before.judge is None or case.after.judge is None:
         return OutcomeReport.of(Outcome.UNDETERMINED, Reason.NO_HOLDOUT).given(figures)
-    used = int(torch.isin(forget_labels, judge_labels).sum())
-    figures["records_not_compared"] = float(len(forget_labels) - used)
+    used = int(torch.isin(case.labels, case.judge_labels).sum())
+    figures["records_not_compared"] = float(len(case.labels) - used)
     if not used:
-        return OutcomeReport(
-            outcome=Outcome.UNDETERMINED,
-            why=Reason.NO_ROW_OF_RECORDS,
-            reason="no judge row has the class of a forget record",
-            figures=figures,
-        )
-    signal: dict[str, float] = {}
-    for when, outputs in (("before", before), ("after", after)):
-        aucs = _aucs(outputs, forget_labels, judge_labels, limits)
-        for name, (value, low, high) in aucs.items():
-            figures[f"{name}_auc_{when}"] = value
-            figures[f"{name}_auc_{when}_low"] = low
-            figures[f"{name}_auc_{when}_high"] = high
-        signal[when] = max(abs(value - 0.5) for value, _, _ in aucs.values())
-    band = null_half_width(forget_labels, judge_labels, confidence=limits.confidence)
-    lead = max(figures["loss_auc_before"], figures["margin_auc_before"]) - 0.5
-    visible = f"with {used} forget records an excess of {band:.3f} could have been seen"
-    figures["smallest_visible_excess"] = band
-    moved = movement(before.judge, after.judge)
-    figures["before_after_auc"] = class_matched_auc(
-        movement(before.forget, after.forget), forget_labels, moved, judge_labels
-    )[0]
-    kept = ~torch.isin(judge_labels, torch.tensor(sorted(gone), dtype=torch.int64))
-    if int(kept.sum()) < limits.least_rows:
-        return OutcomeReport(
-            outcome=Outcome.UNDETERMINED,
-            why=Reason.FEW_ROWS_STAY,
-            reason=f"what stays could not be judged: fewer than {limits.least_rows} judge rows "
-            f"(membership: {visible})",
-            figures=figures,
-        )
-    old, new = before.judge[kept], after.judge[kept]
-    beyond = side_effects(old, new, frozenset(), limits, figures)
-    lost = loss_of_the_rest(old, new, judge_labels[kept], limits, figures)
-    damage = lost if lost is not None and lost.outcome is Outcome.WRECKED else beyond
-    if damage is not None:
-        return damage.given(figures)
-    if lead <= band:
-        return OutcomeReport(
-            outcome=Outcome.UNDETERMINED,
-            why=Reason.NO_SIGNAL_BEFORE,
-            reason=f"no membership signal clear of 0.5 before the edit (excess {lead:.3f}; "
-            f"{visible})",
-            figures=figures,
-        )
-    if signal["after"] > 0.5 * signal["before"] and signal["after"] <= band:
-        return OutcomeReport(
-            outcome=Outcome.UNDETERMINED,
-            why=Reason.SIGNAL_OPEN,
-            reason=f"the membership signal went from {signal['before']:.3f} to "
-            f"{signal['after']:.3f}: less than half of it is gone, but what is left cannot be told "
-            f"from chance ({visible})",
-            figures=figures,
-        )
-    if signal["after"] > 0.5 * signal["before"]:
-        return OutcomeReport(
-            outcome=Outcome.INEFFECTIVE,
-            why=Reason.SIGNAL_LEFT,
-            reason=f"the membership signal went from {signal['before']:.3f} to "
-            f"{signal['after']:.3f}, less than half of it is gone",
-            figures=figures,
-        )
-    return OutcomeReport(
-        outcome=Outcome.DONE,
-        why=Reason.LIKE_UNSEEN,
-        reason=f"the membership signal fell from {signal['before']:.3f} to {signal['after']:.3f}",
-        figures=figures,
+        return OutcomeReport.of(Outcome.UNDETERMINED, Reason.NO_ROW_OF_RECORDS).given(figures)
+    labels = Labels(case.labels, case.judge_labels)
+    told = told_by(_stored(case), labels, case.limits)
+    _note(told, case, labels, figures)
+    damage = _damage(case, figures)
+    strange = _not_comparable(case, labels, figures)
+    found = (
+        (damage if damage is not None and damage.outcome is Outcome.WRECKED else None)
+        or _rejected(case, told, labels, figures, judged=strange is None)
+        or damage
+        or strange
+        or _open(case, told, labels)
+        or _done(case, told, figures)
     )
+    return found.given(figures)
 
 
-def unseen_again(case: Judged) -> OutcomeReport:
-    """Judge an earlier record request after a later one: can its records be told apart again?
+def _stored(case: Judged) -> Sight:
+    """The rows as they are stored."""
+    references = tuple((outputs,) for outputs in case.references)
+    return Sight(before=(case.before,), after=(case.after,), references=references)
 
-    Ineffective where the excess of an AUC over 0.5, or below it, is now above the band of chance,
-    and was within it before or half as large at most. A step of less than half the band does not
-    count: a signal at the edge would cross it for nothing. Records of classes that are gone by now
-    are left out.
-    """
-    before, after, limits, gone = case.before, case.after, case.limits, case.gone
-    labels, judge_labels = case.labels, case.judge_labels
-    if judge_labels is None or before.judge is None or after.judge is None:
-        return OutcomeReport.of(Outcome.UNDETERMINED, Reason.NO_HOLDOUT)
-    stays = ~torch.isin(labels, torch.tensor(sorted(gone), dtype=torch.int64))
-    if not bool(stays.any()):
-        return OutcomeReport.of(Outcome.DONE, Reason.CLASSES_GONE)
-    labels = labels[stays]
-    band = null_half_width(labels, judge_labels, confidence=limits.confidence)
-    if band >= 0.5:
-        return OutcomeReport.of(Outcome.UNDETERMINED, Reason.TOO_FEW)
-    aucs = [
-        _aucs(Outputs(forget=z.forget[stays], judge=z.judge), labels, judge_labels, limits)
-        for z in (before, after)
-    ]
-    sides = [
-        [max(sign * (value - 0.5) for value, _, _ in found.values()) for found in aucs]
-        for sign in (1, -1)
-    ]
-    figures = {
-        "earlier_excess_after": max(new for _, new in sides),
-        "earlier_smallest_visible_excess": band,
+
+def _note(told: Told, case: Judged, labels: Labels, figures: dict[str, float]) -> None:
+    """Keep what the stored rows tell."""
+    for when, signal in (("before", told.before), ("after", told.after)):
+        for name, side in (("loss", signal.loss), ("margin", signal.margin)):
+            figures[f"{name}_auc_{when}"] = side.auc.value
+            figures[f"{name}_auc_{when}_low"] = max(side.auc.low, 0.0)
+            figures[f"{name}_auc_{when}_high"] = min(side.auc.high, 1.0)
+        figures[f"signal_{when}"] = signal.value
+    figures["signal_limit"] = told.limit
+    confidence = case.limits.confidence
+    figures["smallest_visible_excess"] = null_half_width(
+        labels.forget, labels.judge, confidence=confidence
+    )
+    assert case.before.judge is not None
+    assert case.after.judge is not None
+    moved = movement(case.before.forget, case.after.forget)
+    others = movement(case.before.judge, case.after.judge)
+    figures["before_after_auc"] = class_matched_auc(moved, labels.forget, others, labels.judge)[0]
+    figures["references"] = float(len(case.references))
+
+
+def _damage(case: Judged, figures: dict[str, float]) -> OutcomeReport | None:
+    """What became of the judge rows of classes that stay."""
+    assert case.judge_labels is not None
+    assert case.before.judge is not None
+    assert case.after.judge is not None
+    limits = case.limits
+    kept = ~torch.isin(case.judge_labels, torch.tensor(sorted(case.gone), dtype=torch.int64))
+    if int(kept.sum()) < limits.least_rows:
+        facts = {"least": limits.least_rows}
+        return OutcomeReport.of(Outcome.UNDETERMINED, Reason.FEW_ROWS_STAY, **facts)
+    old, new = case.before.judge[kept], case.after.judge[kept]
+    others = [z.judge[kept] for z in case.references if z.judge is not None]
+    beyond = side_effects(old, new, frozenset(), limits, figures)
+    lost = loss_of_the_rest(old, new, case.judge_labels[kept], limits, figures, others)
+    if lost is not None and _is_retrainings_own(case, lost):
+        lost = OutcomeReport.of(Outcome.UNDETERMINED, Reason.TRAINED_ANEW, measured=lost.reason)
+    return lost if lost is not None and lost.outcome is Outcome.WRECKED else beyond or lost
+
+
+def _is_retrainings_own(case: Judged, lost: OutcomeReport) -> bool:
+    """Whether a loss is one that retraining on fewer records makes by itself."""
+    alone = case.beside.trained_anew and len(case.references) < ENOUGH
+    return alone and lost.outcome is Outcome.WRECKED and lost.why is not Reason.HALF_LOST
+
+
+def _not_comparable(
+    case: Judged, labels: Labels, figures: dict[str, float]
+) -> OutcomeReport | None:
+    """Whether records and judge rows differ otherwise than by having been trained on."""
+    what = None
+    beside = case.beside
+    if beside.retained is not None and beside.retained_labels is not None:
+        own, other = (
+            margins(case.before.forget, labels.forget),
+            margins(beside.retained, beside.retained_labels),
+        )
+        found = class_matched_auc(own, labels.forget, other, beside.retained_labels)
+        if found.used:
+            figures["retained_auc"] = found.value
+            band = null_half_width(labels.forget, beside.retained_labels, confidence=STRICT)
+            if abs(found.value - 0.5) > band:
+                harder = "harder" if found.value < 0.5 else "easier"
+                what = (
+                    f"they are {harder} than rows that stay in training (AUC {found.value:.3f}; "
+                    f"chance: 0.5 ± {band:.3f})"
+                )
+    for outputs in case.references:
+        assert outputs.judge is not None
+        found = class_matched_auc(
+            margins(outputs.forget, labels.forget),
+            labels.forget,
+            margins(outputs.judge, labels.judge),
+            labels.judge,
+            confidence=STRICT,
+        )
+        farthest = figures.get("references_auc", 0.5)
+        if abs(found.value - 0.5) >= abs(farthest - 0.5):
+            figures["references_auc"] = found.value
+        if what is None and not found.low <= 0.5 <= found.high:
+            what = f"a retrained model tells them apart too (AUC {found.value:.3f})"
+    if what is None or len(case.references) >= ENOUGH:
+        return None
+    return OutcomeReport.of(Outcome.UNDETERMINED, Reason.NOT_COMPARABLE, what=what)
+
+
+def _rejected(
+    case: Judged, told: Told, labels: Labels, figures: dict[str, float], *, judged: bool
+) -> OutcomeReport | None:
+    """Whether records are still told apart; figures are kept whether it is `judged` or not."""
+    shape = shape_of((case.after,), labels)
+    figures.update(shape_auc_after=shape.auc, shape_ks_p=shape.p)
+    copies = {name: told_by(s, labels, case.limits) for name, s in case.beside.copies.items()}
+    for name, other in copies.items():
+        figures[f"{name}_signal_before"] = other.before.value
+        figures[f"{name}_signal_after"] = other.after.value
+        figures[f"{name}_signal_limit"] = other.limit
+    if not judged:
+        return None
+    if told.beyond:
+        why = Reason.SIGNAL_LEFT if told.before.clear else Reason.NEW_SIGNAL
+        return OutcomeReport.of(Outcome.INEFFECTIVE, why, **_facts(case, told))
+    others = (shape_of((outputs,), labels) for outputs in case.references)
+    if shape.rejects(others if len(case.references) >= ENOUGH else ()):
+        facts = {"auc": shape.auc, "band": shape.band, "p": shape.p}
+        return OutcomeReport.of(Outcome.INEFFECTIVE, Reason.UNLIKE_UNSEEN, **facts)
+    for name, other in copies.items():
+        if other.beyond and case.beside.reach == "model":
+            return OutcomeReport.of(
+                Outcome.INEFFECTIVE,
+                Reason.COPIES_TELL,
+                which=COPIES[name],
+                new=other.after.value,
+                old=other.before.value,
+                limit=other.limit,
+                stored=told.after.value,
+            )
+    return None
+
+
+COPIES = {"noise": "noisy copies", "views": "the views named"}
+"""What the copies of rows are called."""
+
+
+def _open(case: Judged, told: Told, labels: Labels) -> OutcomeReport | None:
+    """Whether the data cannot tell, and what would settle it."""
+    if told.inside:
+        return None
+    known = told.before.clear
+    side = told.after.widest if known else told.before.widest
+    away = abs(abs(side.offset) - told.limit) if known else abs(side.offset)
+    settle = would_settle(side, away, labels, len(case.references), case.limits.confidence)
+    why = Reason.SIGNAL_OPEN if known else Reason.NO_SIGNAL_BEFORE
+    facts = _facts(case, told) | {"low": side.low, "high": side.high, "settle": settle}
+    return OutcomeReport.of(Outcome.UNDETERMINED, why, **facts)
+
+
+def _done(case: Judged, told: Told, figures: dict[str, float]) -> OutcomeReport:
+    """Nothing is left to say against it."""
+    if case.beside.reach == "model":
+        return OutcomeReport.of(Outcome.DONE, Reason.LIKE_UNSEEN, **_facts(case, told))
+    left = [f"{COPIES[name]}: {figures[f'{name}_signal_after']:.3f}" for name in case.beside.copies]
+    copies = f" ({', '.join(left)})" if left else ""
+    facts = _facts(case, told) | {"copies": copies}
+    return OutcomeReport.of(Outcome.DONE, Reason.LIKE_UNSEEN_ROWS, **facts)
+
+
+def _facts(case: Judged, told: Told) -> dict[str, Any]:
+    """The signal in numbers, with the interval of the side that is farther away."""
+    side, count = told.after.widest, len(case.references)
+    return {
+        "old": told.before.value,
+        "new": told.after.value,
+        "low": side.low,
+        "high": side.high,
+        "limit": told.limit,
+        "against": f" (against {count} retrained models)" if count >= ENOUGH else "",
     }
-    for old, new in sides:
-        if new > band and old <= max(band, 0.5 * new) and new - old > 0.5 * band:
-            facts = {"old": old, "new": new, "band": band}
-            return OutcomeReport.of(Outcome.INEFFECTIVE, Reason.TOLD_AGAIN, **facts).given(figures)
-    return OutcomeReport.of(Outcome.DONE, Reason.STAYS_UNSEEN).given(figures)

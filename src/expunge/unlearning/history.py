@@ -12,9 +12,9 @@ from expunge.certificate.facts import Evidence
 from expunge.data.digests import content_digests
 from expunge.errors import ContractError, TaskError
 from expunge.judging.absent import absent_again
+from expunge.judging.again import unseen_again
 from expunge.judging.outputs import Judged, Outputs
 from expunge.judging.split import Split, tune_and_judge
-from expunge.judging.unseen import unseen_again
 from expunge.methods.base import Method
 from expunge.reasons import Reason
 from expunge.records import Outcome, OutcomeReport

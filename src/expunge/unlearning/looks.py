@@ -84,13 +84,6 @@ def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verd
     report, notes = judge_again(
         served.request, look.outputs[1:], after[1:], report, edited.evidence
     )
-    trained_anew = "training" in request.method.info.needs and request.task.aim == "unseen"
-    if trained_anew and not report.outcome.accepted:
-        # what retraining itself loses on records is not damage, and its own noise no signal
-        anew = Reason.TRAINED_ANEW
-        report = OutcomeReport.of(Outcome.UNDETERMINED, anew, measured=report.reason).given(
-            report.figures
-        )
     if stored.unfit is not None and report.outcome is Outcome.DONE:
         facts = {"unfit": stored.unfit, "measured": report.reason}
         report = OutcomeReport.of(Outcome.UNDETERMINED, Reason.IN_MEMORY, **facts).given(
