@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from expunge.data.copies import Views
 from expunge.data.digests import content_digests
 from expunge.data.ids import id_texts, refuse_single
 from expunge.data.rows import Rows
@@ -41,11 +42,15 @@ __all__ = [
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Given:
-    """What a request comes with: rows never trained on, statistics, how the model was trained."""
+    """What a request comes with: rows never trained on, statistics, how the model was trained.
+
+    `views` makes label-preserving views of rows, in the user's word.
+    """
 
     holdout: Rows | None = None
     statistics: FeatureStatistics | None = None
     training: Training | None = None
+    views: Views | None = None
 
 
 @final
@@ -54,9 +59,9 @@ class ForgetTask:
     """One request: `rows`, and which of them are `chosen` (n,) to be forgotten.
 
     With `chosen` None all `rows` are to be forgotten, and what stays is not at hand. Inside a
-    method `holdout` is its `tune` part only, and everything the method did not declare in
-    `info.needs` is None. `classes` are the classes of this request (empty for records) and `gone`
-    those of all requests so far.
+    method `holdout` is its `tune` part only, and everything else the method did not declare in
+    `info.needs` is None; `views` are always handed over. `classes` are the classes of this request
+    (empty for records) and `gone` those of all requests so far.
     """
 
     aim: Aim
@@ -97,6 +102,11 @@ class ForgetTask:
     def training(self) -> Training | None:
         """How the model was trained, where given."""
         return self.given.training
+
+    @property
+    def views(self) -> Views | None:
+        """What makes label-preserving views of a batch of rows, where named."""
+        return self.given.views
 
     def alone(self) -> ForgetTask:
         """The same request with the forget rows alone: what stays is not at hand."""

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 import expunge
 import expunge.storage.whole as stored
 from expunge.cli._job import read_job
+from expunge.reasons import Reason
+from expunge.records import Outcome
 
 
 def test_help_needs_no_torch():
@@ -152,7 +154,75 @@ def test_check_warns_near_chance(project):
     np.savez(project.folder / "holdout.npz", **(arrays | {"y": (arrays["y"] + 1) % 4}))
     code, _, err = project.run("check", project.job())
     assert code == 0
-    assert "near chance (25.0 %): normalisation or label order?" in err
+    assert err.startswith(
+        "warning: undetermined from the start: what stays was near chance before the edit: "
+    )
+    assert "Label numbering? Normalisation? Already gone?" in err
+    assert err.count("near chance") == 1
+    job = project.job(("classes = [1]", "indices = [0, 5]"))
+    code, _, err = project.run("check", job, "--method", "fine-tune")
+    assert code == 0
+    assert "warning: the accuracy is near chance (25.0 %): normalisation or label order?" in err
+
+
+def test_check_says_first_that_a_class_is_not_recognised(project):
+    """Its number in the data is another than in training."""
+    order = np.array([0, 2, 1, 3])
+    for name in ("train.npz", "holdout.npz"):
+        with np.load(project.folder / name) as archive:
+            arrays = {k: archive[k] for k in archive.files}
+        np.savez(project.folder / name, **(arrays | {"y": order[arrays["y"]]}))
+    job = project.job()
+    code, _, err = project.run("check", job)
+    assert code == 0
+    assert err.startswith(
+        "warning: undetermined from the start: class 1 was not recognised before the edit: "
+    )
+    code, out, _ = project.run("check", job, "--json")
+    facts = json.loads(out)
+    assert next(iter(facts)) == "undetermined"
+    assert [reason["why"] for reason in facts["undetermined"]] == [Reason.NOT_KNOWN_BEFORE.value]
+    assert "Label numbering?" in facts["undetermined"][0]["reason"]
+    assert project.run("unlearn", job, "--out", "run")[0] == Outcome.UNDETERMINED.exit_code
+    outcome = json.loads((project.folder / "run" / "record.json").read_text())["outcome"]
+    assert outcome["why"] == facts["undetermined"][0]["why"]
+    assert outcome["reason"] == facts["undetermined"][0]["reason"]
+
+
+def test_check_counts_the_judge_rows_of_a_class(project):
+    with np.load(project.folder / "holdout.npz") as archive:
+        arrays = {k: archive[k] for k in archive.files}
+    of_class = np.flatnonzero(arrays["y"] == 1)
+    for left, words in (
+        (40, "start: with 20 judge rows of class 1 up to 13.9 % of such rows may be recognised"),
+        (0, "start: there is no judge row of class 1: that it is not given for the forget rec"),
+    ):
+        cut = {k: np.delete(v, of_class[left:], axis=0) for k, v in arrays.items()}
+        np.savez(project.folder / "holdout.npz", **cut)
+        _, _, err = project.run("check", project.job())
+        assert words in err
+    _, _, err = project.run("check", project.job(('holdout = "holdout.npz"', "")))
+    assert err.startswith("warning: undetermined from the start: there is no holdout")
+
+
+def test_views_of_a_job_reach_the_request(project, monkeypatch):
+    module = project.folder / "jobsights.py"
+    module.write_text("def louder(inputs):\n    return [1.1 * inputs, 1.2 * inputs]\n")
+    seen, apply = [], expunge.MaskClass.apply
+
+    def looking(self, model, task, run):
+        seen.append(task.views)
+        return apply(self, model, task, run)
+
+    monkeypatch.setattr(expunge.MaskClass, "apply", looking)
+    for number, named in enumerate(("jobsights:louder", "none")):
+        text = f'holdout = "holdout.npz"\nviews = "{named}"'
+        job = project.job(('holdout = "holdout.npz"', text))
+        assert project.run("check", job)[0] == 0
+        out = f"run-{number}"
+        assert project.run("unlearn", job, "--method", "mask-class", "--out", out)[0] == 0
+        assert f'views = "{named}"' in (project.folder / out / "job.toml").read_text()
+    assert [getattr(views, "__name__", None) for views in seen] == ["louder", None]
 
 
 def test_check_refuses_what_unlearn_refuses(project):

@@ -103,6 +103,26 @@ def test_job_file(project, old, new, words):
     assert words in refused(project, project.job((old, new)))
 
 
+@pytest.mark.parametrize(
+    ("views", "words"),
+    [
+        ("3", 'Expected `data.views` to be "images", "none", or a callable as "package.mod'),
+        ("'pictures'", "callable as \"package.module:name\", got 'pictures'."),
+        ("'jobviews:alike'", "got 'alike', which is not there. Did you mean 'awake'?"),
+        ("'nojobviews:views'", "`data.views` to name a module that can be imported, got 'nojobv"),
+        ("'jobviews:number'", "Expected `data.views` to be callable, got int."),
+        ("'images'", 'Expected images (n, h, w) or (n, c, h, w) for `views` = "images", got ro'),
+        ("'jobviews:awake'", "(8, 8) and type torch.float32 of the batch, got (1, 8) and torch.f"),
+    ],
+)
+def test_views(project, views, words):
+    text = "number = 3\ndef awake(inputs):\n    return [inputs, inputs[:1]]\n"
+    (project.folder / "jobviews.py").write_text(text)
+    job = project.job(("holdout =", f"views = {views}\nholdout ="))
+    assert words in refused(project, job)
+    assert words in refused(project, job, command="check")
+
+
 def test_missing_job_file(project):
     err = refused(project, "no.toml")
     assert "Expected a job file at no.toml, found none. Write one with `expunge init" in err

@@ -17,6 +17,7 @@ from expunge.auditing.reading import (
 )
 from expunge.auditing.references import refuse_known_class, refuse_references
 from expunge.audits import Accuracy, Audit, BiasShift, Case, Divergence, Membership, RowSet
+from expunge.data.copies import Views, checked_views, refuse_unfit_views
 from expunge.errors import InputError, ModelError
 from expunge.judging.outputs import masked
 from expunge.network.state import device_of, digest_of, state_of
@@ -40,6 +41,7 @@ def audit(
     references: Sequence[nn.Module | Unlearned] = (),
     original: nn.Module | None = None,
     audits: Sequence[Audit] = _DEFAULT,
+    views: str | Views | None = None,
     batch_size: int = 256,
     device: torch.device | str | None = None,
 ) -> AuditReport:
@@ -48,14 +50,15 @@ def audit(
     `references` are models retrained without the forget set, or results of `Retrain` (three or
     more show their own spread). `original` defaults to the model that was given to `unlearn`. The
     split into tune and judge is the one the method was held to. `device` defaults to each model's
-    own. What `unlearn` has read of this very `task` is not read again. Raises InputError for an
-    empty list of audits or a `batch_size` that is no whole number from 1, and ModelError for
-    references that are no retrained models (see `refuse_references`) or have another number of
-    classes.
+    own. `views` are those of `unlearn`. What `unlearn` has read of this very `task` is not read
+    again. Raises InputError for an empty list of audits or a `batch_size` that is no whole number
+    from 1, DataError for `views` that do not serve the rows, and ModelError for references that are
+    no retrained models (see `refuse_references`) or have another number of classes.
     """
     if not audits:
         raise InputError("Expected at least one audit, got none: an empty audit proves nothing.")
     size = checked_count(batch_size, "batch_size")
+    _refuse_views(task, views)
     gone = task.classes.union(*(request.classes for request in result.forgotten))
     areas = areas_of(result, task, gone)
     before = original if original is not None else result.original
@@ -93,6 +96,14 @@ def audit(
         model_digest=digest,
         environment=environment(device_of(result.model) if device is None else where(device)),
     )
+
+
+def _refuse_views(task: ForgetTask, views: str | Views | None) -> None:
+    """Raise DataError where the views named here, or with the task, do not serve its rows."""
+    chosen = checked_views(task.views if views is None else views)
+    for name, rows in (("forget", task.forget), ("holdout", task.holdout)):
+        if chosen is not None and rows is not None:
+            refuse_unfit_views(chosen, rows, name)
 
 
 def _case(

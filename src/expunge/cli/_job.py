@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal, final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from expunge.errors import JobError
-from expunge.runtime.imports import nearest
+from expunge.runtime.imports import FORM, nearest
 from expunge.settings import settings_of
 
 __all__ = ["Job", "checked_fields", "read_job"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 _CALLABLE = 'a callable as "package.module:name"'
+_VIEWS = '"images", "none", or a callable as "package.module:name"'
 _ROWS = 'a callable as "package.module:name", or an npz file with x and y'
 
 
@@ -44,6 +45,9 @@ class DataTable(BaseModel):
     forget: str | None = Field(default=None, description=_ROWS)
     ids: str | None = Field(default=None, description="a .txt (one a row) or .npy file")
     statistics: str | None = Field(default=None, description="a file of feature statistics")
+    views: str | None = Field(
+        default=None, description=_VIEWS, pattern=rf"^(images|none|{FORM.pattern})$"
+    )
 
 
 @final

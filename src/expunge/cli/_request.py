@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import expunge
 from expunge.cli._imports import imported, is_import
 from expunge.cli._job import Job
+from expunge.data.copies import Views, checked_views
 from expunge.data.npz import read_npz
 from expunge.data.rows import Rows
 from expunge.data.views import as_rows
@@ -19,7 +20,7 @@ from expunge.network.passes import logits_of
 from expunge.task import ForgetTask
 from expunge.training import Training
 
-__all__ = ["holdout_of", "outputs_of", "rows_of", "task_of"]
+__all__ = ["holdout_of", "outputs_of", "rows_of", "task_of", "views_of"]
 
 
 def _data(job: Job, text: str, key: str) -> Any:
@@ -69,6 +70,14 @@ def _numbers(job: Job, value: list[Any] | str | None, key: str) -> list[int]:
 def holdout_of(job: Job) -> Any:
     """The holdout as the job gives it, or None."""
     return None if job.data.holdout is None else _data(job, job.data.holdout, "data.holdout")
+
+
+def views_of(job: Job) -> Views | None:
+    """What makes label-preserving views of rows, where the job names it."""
+    text = job.data.views
+    if text is None or not is_import(text):
+        return checked_views(text)
+    return checked_views(imported(text, "data.views"))
 
 
 def rows_of(job: Job) -> Rows:

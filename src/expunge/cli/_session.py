@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from expunge.cli._load import (
     model_of,
     training_of,
 )
-from expunge.cli._request import rows_of, task_of
+from expunge.cli._request import rows_of, task_of, views_of
 from expunge.data.rows import Rows
 from expunge.errors import InputError
 from expunge.records import Limits
@@ -71,6 +72,7 @@ def open_job(job: Job, method_name: str | None, screen: Screen) -> Iterator[Open
         if method_name not in (None, own) and len(job.method or {}) > 1:
             screen.warn(f"the settings of {own} under [method] are not used")
         limits = limits_of(job)
+        views = views_of(job)
         factory = factory_of(job)
         training = training_of(job, factory)
         model = model_of(job, factory)
@@ -82,7 +84,7 @@ def open_job(job: Job, method_name: str | None, screen: Screen) -> Iterator[Open
             model=model,
             method=method,
             rows=rows,
-            task=task,
+            task=task.having(dataclasses.replace(task.given, views=views)),
             limits=limits,
             initial=initial,
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,20 @@ if TYPE_CHECKING:
     from expunge.cli._job import Job
     from expunge.cli._session import OpenedJob
     from expunge.data.rows import Rows
+    from expunge.records import OutcomeReport
     from expunge.unlearning.door import Rehearsal
 
 __all__ = ["check"]
 
 _LOOK = 2048
+_SIZES = (
+    "forget_count",
+    "retain_count",
+    "tune_count",
+    "judge_count",
+    "dropped_from_holdout",
+    "statistics",
+)
 _AUDITED = 2 * 2_000
 
 
@@ -38,6 +47,7 @@ def _check(screen: Screen, path: Path, method_name: str | None, *, as_json: bool
     from expunge.cli._load import references_of
     from expunge.cli._session import open_job
     from expunge.unlearning.door import rehearse
+    from expunge.unlearning.foreseen import foreseen
 
     job = read_job(path)
     with open_job(job, method_name, screen) as work:
@@ -51,7 +61,8 @@ def _check(screen: Screen, path: Path, method_name: str | None, *, as_json: bool
             limits=work.limits,
         )
         references = references_of(job, work.factory, work.rows, work.model, work.task)
-        facts = _facts(work, found) | {"references": len(references)}
+        ahead = _ahead(foreseen(found.request))
+        facts = ahead | _facts(work, found) | {"references": len(references)}
     facts |= _expected(job, work, found, facts["seconds_a_row"])
     _show(screen, facts)
     if as_json:
@@ -59,8 +70,20 @@ def _check(screen: Screen, path: Path, method_name: str | None, *, as_json: bool
     screen.then(f"expunge unlearn {path}" + (f" --method {method_name}" if method_name else ""))
 
 
+def _ahead(reports: Sequence[OutcomeReport]) -> dict[str, Any]:
+    """What makes the outcome `undetermined` from the start: code and sentence of each reason."""
+    codes = [None if report.why is None else report.why.value for report in reports]
+    words = [report.reason for report in reports]
+    return {
+        "undetermined": [
+            {"why": why, "reason": reason} for why, reason in zip(codes, words, strict=True)
+        ]
+    }
+
+
 def _facts(work: OpenedJob, found: Rehearsal) -> dict[str, Any]:
     from expunge.cli._request import outputs_of
+    from expunge.judging.known import near_chance
 
     rows, where = work.rows, "train" if work.task.retain is not None else "forget"
     if work.task.holdout is not None:
@@ -80,12 +103,8 @@ def _facts(work: OpenedJob, found: Rehearsal) -> dict[str, Any]:
         "accuracy": accuracy,
         "accuracy_rows": where,
         "chance": chance,
-        "near_chance": accuracy <= chance + 0.15 * (100.0 - chance),
-        **{
-            f.name: getattr(found, f.name)
-            for f in dataclasses.fields(found)
-            if f.name.endswith("_count") or f.name in ("dropped_from_holdout", "statistics")
-        },
+        "near_chance": near_chance(accuracy, chance),
+        **{name: getattr(found, name) for name in _SIZES},
         "joined_count": max(0, found.forget_count - len(work.task.forget)),
         "refused_count": len(found.refused),
         "refused_reasons": sorted(set(found.refused.values())),
@@ -137,6 +156,7 @@ def _expected(job: Job, work: OpenedJob, found: Rehearsal, a_row: float) -> dict
 
 
 def _show(screen: Screen, facts: dict[str, Any]) -> None:
+    _warn(screen, facts)
     head = (
         "none found"
         if facts["head"] is None
@@ -168,7 +188,16 @@ def _show(screen: Screen, facts: dict[str, Any]) -> None:
         ),
     ]
     screen.table(("", ""), rows, left=True)
-    if facts["near_chance"]:
+
+
+def _warn(screen: Screen, facts: dict[str, Any]) -> None:
+    """Say first why no run can end `done`, and where the model knows hardly anything."""
+    from expunge.reasons import Reason
+
+    for reason in facts["undetermined"]:
+        screen.warn(f"undetermined from the start: {reason['reason']}")
+    said = {reason["why"] for reason in facts["undetermined"]}
+    if facts["near_chance"] and Reason.NEAR_CHANCE_BEFORE.value not in said:
         screen.warn(
             f"the accuracy is near chance ({facts['chance']:.1f} %): normalisation or label order?"
         )

@@ -27,6 +27,7 @@ train = "mypkg.data:train"             # callable that returns a Dataset, or an 
 holdout = "mypkg.data:test"            # rows never trained on; without them the outcome stays open
 # forget = "mypkg.data:forget"         # instead of train, for methods that need no other data
 # ids = "ids.txt"                      # one a row; otherwise the npz's id, else the row number
+# views = "images"                     # mirrored, shifted; or "mypkg.data:views": labels stay
 # statistics = "S.safetensors"         # from: expunge statistics job.toml --out S.safetensors
 
 [forget]                               # exactly one of classes, indices, ids

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from expunge.data.rows import Rows
+from expunge.data.rows import Inputs, Rows
 
-__all__ = ["content_digests"]
+__all__ = ["content_digests", "digests_of"]
 
 
 def _row_bytes(value: Tensor) -> npt.NDArray[np.uint8]:
@@ -24,15 +24,22 @@ def content_digests(rows: Rows, *, batch_size: int = 512) -> list[bytes]:
     """BLAKE2b digest of the content of each row (inputs, not the label), in order."""
     digests: list[bytes] = []
     for inputs, labels in rows.batches(batch_size):
-        parts = {"": inputs} if isinstance(inputs, Tensor) else inputs
-        arrays = [
-            (name, value.dtype, value.shape[1:], _row_bytes(value))
-            for name, value in sorted(parts.items())
-        ]
-        for i in range(len(labels)):
-            total = hashlib.blake2b(digest_size=16)
-            for name, dtype, shape, content in arrays:
-                total.update(f"{name}{dtype}{tuple(shape)}".encode())
-                total.update(content[i].tobytes())
-            digests.append(total.digest())
+        digests += digests_of(inputs, len(labels))
+    return digests
+
+
+def digests_of(inputs: Inputs, n: int) -> list[bytes]:
+    """BLAKE2b digest of the content of each of the `n` rows of a batch, in order."""
+    parts = {"": inputs} if isinstance(inputs, Tensor) else inputs
+    arrays = [
+        (name, value.dtype, value.shape[1:], _row_bytes(value))
+        for name, value in sorted(parts.items())
+    ]
+    digests: list[bytes] = []
+    for i in range(n):
+        total = hashlib.blake2b(digest_size=16)
+        for name, dtype, shape, content in arrays:
+            total.update(f"{name}{dtype}{tuple(shape)}".encode())
+            total.update(content[i].tobytes())
+        digests.append(total.digest())
     return digests

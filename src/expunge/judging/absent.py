@@ -7,7 +7,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from expunge.functional.intervals import rows_for_bound, upper_bound
-from expunge.judging.damage import chance_of, loss_of_the_rest, near_chance, side_effects
+from expunge.judging.damage import loss_of_the_rest, side_effects
+from expunge.judging.known import chance_of, near_chance_before, not_known_before
 from expunge.judging.outputs import Judged, hits, masked, most_known, percent
 from expunge.reasons import Reason
 from expunge.records import Outcome, OutcomeReport
@@ -51,17 +52,12 @@ def _rows(case: Judged) -> tuple[Bool[Tensor, " judge"], Tensor] | None:
 
 def _not_known_before(case: Judged, figures: dict[str, float]) -> OutcomeReport | None:
     """Where the class, or what stays, was hardly recognised before, nothing can be concluded."""
-    limit, right = case.limits.forget_accuracy, hits(case.before.forget, case.labels)
-    for label in case.labels.unique().tolist():
-        known = percent(right[case.labels == label])
-        if known <= limit:
-            facts = {"label": label, "known": known, "limit": limit}
-            return OutcomeReport.of(Outcome.UNDETERMINED, Reason.NOT_KNOWN_BEFORE, **facts)
+    right = hits(case.before.forget, case.labels)
+    unknown = not_known_before(right, case.labels, case.limits)
+    if unknown:
+        return unknown[0]
     chance = figures.get("chance")
-    if chance is not None and near_chance(figures["others_before"], chance):
-        facts = {"old": figures["others_before"], "chance": chance}
-        return OutcomeReport.of(Outcome.UNDETERMINED, Reason.NEAR_CHANCE_BEFORE, **facts)
-    return None
+    return None if chance is None else near_chance_before(figures["others_before"], chance)
 
 
 def _of_the_rest(case: Judged, figures: dict[str, float]) -> OutcomeReport | None:

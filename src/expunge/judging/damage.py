@@ -12,12 +12,13 @@ from torch import Tensor
 
 from expunge.functional.intervals import paired_difference
 from expunge.functional.membership import movement
+from expunge.judging.known import chance_of
 from expunge.judging.outputs import hits, percent
 from expunge.judging.signal import ENOUGH, prediction_factor
 from expunge.reasons import Reason
 from expunge.records import Limits, Outcome, OutcomeReport
 
-__all__ = ["chance_of", "loss_of_the_rest", "near_chance", "side_effects"]
+__all__ = ["loss_of_the_rest", "side_effects"]
 
 
 @final
@@ -113,16 +114,6 @@ def loss_of_the_rest(
             limit=limits.mean_bound,
         )
     return None
-
-
-def chance_of(logits: Float[Tensor, "rows classes"]) -> float:
-    """The accuracy of guessing among the outputs that are not at −inf, in percent."""
-    return 100.0 / max(int((~torch.isneginf(logits)).any(0).sum()), 1)
-
-
-def near_chance(accuracy: float, chance: float) -> bool:
-    """Whether an accuracy is nearer than 15 % of the way from chance to all right."""
-    return accuracy <= chance + 0.15 * (100.0 - chance)
 
 
 def _worst_class(

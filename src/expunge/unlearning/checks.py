@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from expunge.data.copies import Views, checked_views, refuse_unfit_views
 from expunge.data.rows import Inputs, Rows
 from expunge.errors import DataError, InputError, ModelError, TaskError, UnsupportedError
 from expunge.methods.base import Method
@@ -29,6 +31,7 @@ __all__ = [
     "look_at_data",
     "refuse_random_rows",
     "refuse_unfit",
+    "with_views",
 ]
 
 
@@ -66,6 +69,14 @@ def checked_task(task: ForgetTask) -> ForgetTask:
             "forget_classes, forget_indices or forget_ids."
         )
     return task
+
+
+def with_views(task: ForgetTask, views: str | Views | None) -> ForgetTask:
+    """The task with the views named beside it, or its own; raises DataError for anything else."""
+    chosen = checked_views(task.views if views is None else views)
+    if chosen is task.views:
+        return task
+    return task.having(dataclasses.replace(task.given, views=chosen))
 
 
 def checked_model(model: Any) -> nn.Module:
@@ -147,7 +158,7 @@ def refuse_unfit(method: Method, task: ForgetTask) -> None:
 def look_at_data(
     model: nn.Module, method: Method, task: ForgetTask, head_name: str | None
 ) -> Found:
-    """Read a few rows twice, run the model once, find the head, check every label."""
+    """Read a few rows and their views twice, run the model once, find the head, check labels."""
     needs = method.needs_for(task.scope)
     shown = {"forget": task.forget, "holdout": task.holdout}
     if "retain" in needs or ("statistics" in needs and task.statistics is None):
@@ -157,6 +168,8 @@ def look_at_data(
             raise DataError(f"Expected `{name}` to hold at least one row, got none.")
         if rows is not None:
             refuse_random_rows(rows, name)
+        if rows is not None and task.views is not None and name != "train":
+            refuse_unfit_views(task.views, rows, name)
     inputs, _ = task.forget.batch(torch.arange(min(2, len(task.forget))))
     own = device_of(model)
     found = _found(model, method, to_device(inputs, own), needs, head_name)

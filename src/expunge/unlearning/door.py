@@ -10,6 +10,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from expunge.data.copies import Views
+from expunge.data.rows import Rows
 from expunge.errors import InputError
 from expunge.methods.base import Method, Progress
 from expunge.methods.run import Means
@@ -28,6 +30,7 @@ from expunge.unlearning.checks import (
     checked_task,
     look_at_data,
     refuse_unfit,
+    with_views,
 )
 from expunge.unlearning.history import settled, split_of, without_forgotten
 from expunge.unlearning.looks import judged, looked_at
@@ -53,6 +56,7 @@ def unlearn(
     initial: Mapping[str, Tensor] | None = None,
     factory: Callable[[], nn.Module] | None = None,
     limits: Limits | None = None,
+    views: str | Views | None = None,
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Unlearned:
@@ -62,7 +66,9 @@ def unlearn(
     then everything forgotten so far stays forgotten and is checked again. The given model, data
     and global random state are unchanged. `device` defaults to the model's own. `head` names the
     final linear layer where it cannot be found; `initial` are the weights before training, where
-    kept. Raises an `ExpungeError` before any edit if something is wrong.
+    kept. `views` makes label-preserving views of rows: "images" (mirrored, and shifted by two
+    pixels), a function from a batch to a list of batches, or "none". Raises an `ExpungeError`
+    before any edit if something is wrong.
 
     What comes back and is judged is rebuilt from the bytes of the edited weights, in a module that
     `factory` builds (as for `load_run`), or by default in a second copy of the given model.
@@ -80,7 +86,7 @@ def unlearn(
         batch_size=checked_count(batch_size, "batch_size"),
         progress=progress,
     )
-    request = _opened(model, method, task, means)
+    request = _opened(model, method, task, means, views)
     empty = empty_for(request, factory)
     copied = private_copy(request)
     look = looked_at(request, copied)
@@ -100,7 +106,11 @@ def _device(model: nn.Module | Unlearned, device: torch.device | str | None) -> 
 
 
 def _opened(
-    model: nn.Module | Unlearned, method: Method, task: ForgetTask, means: Means
+    model: nn.Module | Unlearned,
+    method: Method,
+    task: ForgetTask,
+    means: Means,
+    views: str | Views | None,
 ) -> Request:
     """Check everything that can be checked before an edit; nothing is copied or changed."""
     earlier = model if isinstance(model, Unlearned) else None
@@ -113,7 +123,7 @@ def _opened(
     given = checked_model(model.model if isinstance(model, Unlearned) else model)
     method, asked = checked_method(method), checked_task(task)
     past = Past.of(earlier, means.seed)
-    served = past.serving(asked, method)
+    served = past.serving(with_views(asked, views), method)
     refuse_unfit(method, served)
     found = look_at_data(given, method, served, means.head or past.head)
     kept, known = without_forgotten(served, past, method, found)
@@ -134,21 +144,55 @@ def _opened(
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rehearsal:
     """What `rehearse` found: the request is fit to run, with these sizes.
 
     `refused` are the positions of forget rows that the method will refuse, as far as the data tell.
     """
 
-    found: Found
-    forget_count: int
+    request: Request
     refused: Mapping[int, str]
-    retain_count: int | None
-    tune_count: int
-    judge_count: int
-    dropped_from_holdout: int
-    statistics: bool
+
+    @property
+    def found(self) -> Found:
+        """What a look at the model has shown."""
+        return self.request.found
+
+    @property
+    def forget_count(self) -> int:
+        """How many rows are asked to be forgotten."""
+        return len(self.request.task.forget)
+
+    @property
+    def retain_count(self) -> int | None:
+        """How many rows stay, where they are at hand."""
+        stays = self.request.task.retain
+        return None if stays is None else len(stays)
+
+    @property
+    def tune_count(self) -> int:
+        """How many holdout rows a method is handed."""
+        return _count(self.request.split.tune)
+
+    @property
+    def judge_count(self) -> int:
+        """How many holdout rows judge."""
+        return _count(self.request.split.judge)
+
+    @property
+    def dropped_from_holdout(self) -> int:
+        """How many holdout rows are left out."""
+        return self.request.split.dropped
+
+    @property
+    def statistics(self) -> bool:
+        """Whether feature statistics are at hand."""
+        return self.request.task.statistics is not None
+
+
+def _count(rows: Rows | None) -> int:
+    return 0 if rows is None else len(rows)
 
 
 @preserved()
@@ -162,6 +206,7 @@ def rehearse(
     head: str | None = None,
     initial: Mapping[str, Tensor] | None = None,
     limits: Limits | None = None,
+    views: str | Views | None = None,
 ) -> Rehearsal:
     """Make every check that `unlearn` makes before it edits, and edit nothing."""
     means = Means(
@@ -171,15 +216,5 @@ def rehearse(
         initial=initial,
         limits=checked_limits(limits),
     )
-    request = _opened(model, method, task, means)
-    task, split = request.task, request.split
-    return Rehearsal(
-        found=request.found,
-        forget_count=len(task.forget),
-        refused=method.refused_by_data(task),
-        retain_count=None if task.retain is None else len(task.retain),
-        tune_count=0 if split.tune is None else len(split.tune),
-        judge_count=0 if split.judge is None else len(split.judge),
-        dropped_from_holdout=split.dropped,
-        statistics=task.statistics is not None,
-    )
+    request = _opened(model, method, task, means, views)
+    return Rehearsal(request=request, refused=method.refused_by_data(request.task))

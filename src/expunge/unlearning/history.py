@@ -20,7 +20,7 @@ from expunge.reasons import Reason
 from expunge.records import Outcome, OutcomeReport
 from expunge.results.forgotten import Forgotten, found_again, still_there
 from expunge.statistics.features import FeatureStatistics
-from expunge.task import ForgetTask, Given
+from expunge.task import ForgetTask
 from expunge.unlearning.request import Found, Past, Request
 
 __all__ = ["judge_again", "settled", "split_of", "without_forgotten"]
@@ -142,7 +142,7 @@ def settled(
     if statistics is not None and found.head is not None:
         statistics.check(model, found.head)
         _refuse_misfit(statistics, task, past)
-    given = Given(holdout=task.holdout, statistics=statistics, training=task.training)
+    given = dataclasses.replace(task.given, statistics=statistics)
     return task.having(given), dataclasses.replace(past, notes=notes)
 
 

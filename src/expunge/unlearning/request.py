@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import final
 
@@ -20,7 +21,7 @@ from expunge.records import Need
 from expunge.results.forgotten import Forgotten
 from expunge.results.unlearned import Unlearned
 from expunge.statistics.features import FeatureStatistics
-from expunge.task import ForgetTask, Given
+from expunge.task import ForgetTask
 
 __all__ = ["Found", "Look", "Past", "Request"]
 
@@ -59,8 +60,7 @@ class Past:
         """The request with the statistics of the earlier run, where the method needs some."""
         if task.statistics is not None or "statistics" not in method.needs_for(task.scope):
             return task
-        given = Given(holdout=task.holdout, statistics=self.statistics, training=task.training)
-        return task.having(given)
+        return task.having(dataclasses.replace(task.given, statistics=self.statistics))
 
 
 @final

@@ -104,5 +104,6 @@ def _handed(request: Request, copied: nn.Module, run: Run) -> ForgetTask:
             holdout=request.split.tune,
             statistics=statistics if "statistics" in needs else None,
             training=task.training if "training" in needs else None,
+            views=task.views,
         )
     )
