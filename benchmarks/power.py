@@ -88,7 +88,7 @@ def simulated(
         values = [_auc(copies, labels).value for copies in others]
         shape = cache(lambda i, others=others: shape_of(others[i], labels))
         for count in REFERENCES:
-            told = [_told(old, auc, values[:count]) for auc in new]
+            told = [_told(old, auc, values[:count], labels) for auc in new]
             for kept, one, own in zip(KEPT, told, shapes, strict=True):
                 zone = zone_of(one, unlike=own.rejects(map(shape, range(count))))
                 found[(count, kept)][zone.value] += 1
@@ -99,10 +99,10 @@ def _auc(copies: Sequence[Outputs], labels: Labels) -> Auc:
     return auc_of(copies, labels, "margin", LIMITS.confidence)
 
 
-def _told(before: Auc, after: Auc, references: Sequence[float]) -> Told:
+def _told(before: Auc, after: Auc, references: Sequence[float], labels: Labels) -> Told:
     """What the door makes of the two, where loss and margin agree."""
     old, new = (compared(found, references, LIMITS.confidence) for found in (before, after))
-    return told_from(Signal(old, old), Signal(new, new), LIMITS)
+    return told_from(Signal(old, old), Signal(new, new), labels, LIMITS, len(references))
 
 
 def _models(

@@ -44,13 +44,15 @@ __all__ = [
 class Given:
     """What a request comes with: rows never trained on, statistics, how the model was trained.
 
-    `views` makes label-preserving views of rows, in the user's word.
+    `views` makes label-preserving views of rows, in the user's word; `references` are models, or
+    runs of `retrain`, that were trained without the forget set. No method is handed these.
     """
 
     holdout: Rows | None = None
     statistics: FeatureStatistics | None = None
     training: Training | None = None
     views: Views | None = None
+    references: tuple[Any, ...] = ()
 
 
 @final
@@ -102,6 +104,11 @@ class ForgetTask:
     def training(self) -> Training | None:
         """How the model was trained, where given."""
         return self.given.training
+
+    @property
+    def references(self) -> tuple[Any, ...]:
+        """Models trained without the forget set, where given."""
+        return self.given.references
 
     @property
     def views(self) -> Views | None:

@@ -99,10 +99,6 @@ class Signal:
         """Whether both intervals lie within ± `limit`."""
         return all(side.inside(limit) for side in self.sides)
 
-    def beyond(self, limit: float) -> bool:
-        """Whether one whole interval lies beyond ± `limit`."""
-        return any(side.beyond(limit) for side in self.sides)
-
     @property
     def widest(self) -> Side:
         """The side whose interval reaches farther."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from expunge.network.heads import find_head
 from expunge.network.state import device_of, not_finite, state_of
 from expunge.patches.regions import RegionPatched
 from expunge.records import Limits
+from expunge.results.unlearned import Unlearned
 from expunge.settings import check_settings, plain
 from expunge.task import ForgetTask
 from expunge.unlearning.request import Found
@@ -31,6 +33,7 @@ __all__ = [
     "look_at_data",
     "refuse_random_rows",
     "refuse_unfit",
+    "with_references",
     "with_views",
 ]
 
@@ -77,6 +80,20 @@ def with_views(task: ForgetTask, views: str | Views | None) -> ForgetTask:
     if chosen is task.views:
         return task
     return task.having(dataclasses.replace(task.given, views=chosen))
+
+
+def with_references(task: ForgetTask, references: Sequence[Any]) -> ForgetTask:
+    """The task with retrained models beside it; raises ModelError for what is no model."""
+    for number, reference in enumerate(references):
+        module = reference.model if isinstance(reference, Unlearned) else reference
+        if not isinstance(module, nn.Module):
+            raise ModelError(
+                f"Expected `references` to be models or results of `Retrain`, got "
+                f"{type(reference).__name__} at {number}. Load it into its module first."
+            )
+    if not references:
+        return task
+    return task.having(dataclasses.replace(task.given, references=tuple(references)))
 
 
 def checked_model(model: Any) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -30,6 +30,7 @@ from expunge.unlearning.checks import (
     checked_task,
     look_at_data,
     refuse_unfit,
+    with_references,
     with_views,
 )
 from expunge.unlearning.history import settled, split_of, without_forgotten
@@ -57,6 +58,7 @@ def unlearn(
     factory: Callable[[], nn.Module] | None = None,
     limits: Limits | None = None,
     views: str | Views | None = None,
+    references: Sequence[nn.Module | Unlearned] = (),
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Unlearned:
@@ -67,8 +69,10 @@ def unlearn(
     and global random state are unchanged. `device` defaults to the model's own. `head` names the
     final linear layer where it cannot be found; `initial` are the weights before training, where
     kept. `views` makes label-preserving views of rows: "images" (mirrored, and shifted by two
-    pixels), a function from a batch to a list of batches, or "none". Raises an `ExpungeError`
-    before any edit if something is wrong.
+    pixels), a function from a batch to a list of batches, or "none". `references` are models
+    trained anew without the forget set, or results of `Retrain`: from three on, what they do is
+    what the outcome is measured against. Raises an `ExpungeError` before any edit if something is
+    wrong.
 
     What comes back and is judged is rebuilt from the bytes of the edited weights, in a module that
     `factory` builds (as for `load_run`), or by default in a second copy of the given model.
@@ -86,7 +90,7 @@ def unlearn(
         batch_size=checked_count(batch_size, "batch_size"),
         progress=progress,
     )
-    request = _opened(model, method, task, means, views)
+    request = _opened(model, method, task, means, views, references)
     empty = empty_for(request, factory)
     copied = private_copy(request)
     look = looked_at(request, copied)
@@ -111,6 +115,7 @@ def _opened(
     task: ForgetTask,
     means: Means,
     views: str | Views | None,
+    references: Sequence[nn.Module | Unlearned],
 ) -> Request:
     """Check everything that can be checked before an edit; nothing is copied or changed."""
     earlier = model if isinstance(model, Unlearned) else None
@@ -123,7 +128,7 @@ def _opened(
     given = checked_model(model.model if isinstance(model, Unlearned) else model)
     method, asked = checked_method(method), checked_task(task)
     past = Past.of(earlier, means.seed)
-    served = past.serving(with_views(asked, views), method)
+    served = past.serving(with_references(with_views(asked, views), references), method)
     refuse_unfit(method, served)
     found = look_at_data(given, method, served, means.head or past.head)
     kept, known = without_forgotten(served, past, method, found)
@@ -207,6 +212,7 @@ def rehearse(
     initial: Mapping[str, Tensor] | None = None,
     limits: Limits | None = None,
     views: str | Views | None = None,
+    references: Sequence[nn.Module | Unlearned] = (),
 ) -> Rehearsal:
     """Make every check that `unlearn` makes before it edits, and edit nothing."""
     means = Means(
@@ -216,5 +222,5 @@ def rehearse(
         initial=initial,
         limits=checked_limits(limits),
     )
-    request = _opened(model, method, task, means, views)
+    request = _opened(model, method, task, means, views, references)
     return Rehearsal(request=request, refused=method.refused_by_data(request.task))

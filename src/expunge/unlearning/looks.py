@@ -18,6 +18,7 @@ from expunge.network.passes import feature_batches, logits_of
 from expunge.network.state import digest_of, layout_of, state_of
 from expunge.reasons import Reason
 from expunge.records import Outcome, OutcomeReport
+from expunge.unlearning.beside import beside_of, seen_beside
 from expunge.unlearning.history import judge_again
 from expunge.unlearning.request import Look, Request
 from expunge.unlearning.served import Served
@@ -51,6 +52,7 @@ def looked_at(request: Request, copied: nn.Module) -> Look:
         layout=layout_of(request.model),
         outputs=found,
         features=features,
+        beside=seen_beside(request, copied),
     )
 
 
@@ -64,13 +66,12 @@ def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verd
     edited.model.to(request.means.device)
     after = _outputs(request, edited.model, _logits(request, edited.model, request.task.forget))
     said = in_memory(request, stored, after[0].forget)
-    edited.model.to(edited.home)
     if any(_undefined(outputs) for outputs in after):
         outcome = OutcomeReport.of(Outcome.WRECKED, Reason.NOT_FINITE)
-        return Verdict(outcome=outcome, before=first, after=after[0], notes=said)
+        return _back(stored, Verdict(outcome=outcome, before=first, after=after[0], notes=said))
     if not moved(first.forget, after[0].forget, greatest(first.forget)):
         outcome = OutcomeReport.of(Outcome.NO_OP, Reason.SAME_ANSWERS)
-        return Verdict(outcome=outcome, before=first, after=after[0], notes=said)
+        return _back(stored, Verdict(outcome=outcome, before=first, after=after[0], notes=said))
     judge = request.split.judge
     case = Judged(
         before=served.part(first),
@@ -79,6 +80,8 @@ def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verd
         judge_labels=None if first.judge is None or judge is None else judge.labels,
         gone=request.task.gone,
         limits=request.means.limits,
+        references=tuple(served.part(outputs) for outputs in look.beside.references),
+        beside=beside_of(request, look.beside, edited.model, served),
     )
     report = judge_absent(case) if request.task.aim == "absent" else judge_unseen(case)
     report, notes = judge_again(
@@ -89,7 +92,16 @@ def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verd
         report = OutcomeReport.of(Outcome.UNDETERMINED, Reason.IN_MEMORY, **facts).given(
             report.figures
         )
-    return Verdict(outcome=served.said(report), before=first, after=after[0], notes=(*notes, *said))
+    verdict = Verdict(
+        outcome=served.said(report), before=first, after=after[0], notes=(*notes, *said)
+    )
+    return _back(stored, verdict)
+
+
+def _back(stored: Stored, verdict: Verdict) -> Verdict:
+    """The verdict, with the edited model where it was before it was read."""
+    stored.edited.model.to(stored.edited.home)
+    return verdict
 
 
 def _forget_rows(

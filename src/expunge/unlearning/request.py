@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import final
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from expunge.certificate.facts import Evidence
@@ -23,7 +24,7 @@ from expunge.results.unlearned import Unlearned
 from expunge.statistics.features import FeatureStatistics
 from expunge.task import ForgetTask
 
-__all__ = ["Found", "Look", "Past", "Request"]
+__all__ = ["Found", "Look", "Past", "Request", "Seen"]
 
 
 @final
@@ -119,13 +120,32 @@ class Request:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Seen:
+    """What was read beside the stored rows before the edit; see `unlearning.beside`.
+
+    `references` answer the stored rows. By name of a copy: `copies`, the given model's answers, and
+    `by_references`, those of each reference. `retained` are the given model's answers on some rows
+    that stay.
+    """
+
+    references: tuple[Outputs, ...] = ()
+    copies: Mapping[str, tuple[Outputs, ...]] = field(default_factory=dict)
+    by_references: Mapping[str, tuple[tuple[Outputs, ...], ...]] = field(default_factory=dict)
+    retained: Float[Tensor, "retained classes"] | None = None
+    retained_labels: Int[Tensor, " retained"] | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Look:
     """The model as it was given: digest, layout, and logits (this request first, then earlier).
 
-    `features` are those of the forget rows, where the request has statistics to take them out of.
+    `features` are those of the forget rows, where the request has statistics to take them out of;
+    `beside` is what else was read.
     """
 
     digest: str
     layout: Layout
     outputs: tuple[Outputs, ...]
     features: Float[Tensor, "forget features"] | None
+    beside: Seen = field(default_factory=Seen)

@@ -89,6 +89,7 @@ class Prune(Method):
         scopes=frozenset({"classes", "records"}),
         claims=("outputs",),
         structure="wraps",
+        reach="rows",
         stochastic=True,
         cost="one pass over the training set; nothing for a class",
         reads="for records the forget rows, what stays and the tune rows, once each, and two "

@@ -71,6 +71,7 @@ class PrunePublished(Method):
         scopes=frozenset({"classes", "records"}),
         claims=("outputs",),
         structure="wraps",
+        reach="rows",
         stochastic=True,
         cost="passes over the forget set; the model becomes slower with every record",
         reads="the forget rows, twice to see that the model is an MLP, once before and once after "
