@@ -16,6 +16,7 @@ from expunge.auditing.reading import (
     logits_in,
 )
 from expunge.auditing.references import refuse_known_class, refuse_references
+from expunge.auditing.tied import refuse_other_original, refuse_other_request
 from expunge.audits import Accuracy, Audit, BiasShift, Case, Divergence, Membership, RowSet
 from expunge.errors import InputError, ModelError
 from expunge.judging.outputs import masked
@@ -56,9 +57,11 @@ def audit(
     if not audits:
         raise InputError("Expected at least one audit, got none: an empty audit proves nothing.")
     size = checked_count(batch_size, "batch_size")
+    before = original if original is not None else result.original
+    refuse_other_request(result, task)
+    refuse_other_original(result, before)
     gone = task.classes.union(*(request.classes for request in result.forgotten))
     areas = areas_of(result, task, gone)
-    before = original if original is not None else result.original
     named = {f"reference {i}": reference for i, reference in enumerate(references)}
     # a retrained model may stand among the references it is shown with
     edited = None if result.record.method == "retrain" else result.model
@@ -85,6 +88,9 @@ def audit(
         version=1,
         method=result.record.method,
         outcome=result.record.outcome,
+        commitment=result.record.commitment,
+        digest_before=result.record.digest_before,
+        limits=result.record.limits,
         level=case.level(),
         subjects=case.subjects,
         references=names,
