@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.auditing.reading import (
     Areas,
@@ -16,11 +16,13 @@ from expunge.auditing.reading import (
     logits_in,
 )
 from expunge.auditing.references import refuse_known_class, refuse_references
+from expunge.auditing.standing import Compared, standing_in
 from expunge.auditing.tied import refuse_other_original, refuse_other_request
 from expunge.audits import Accuracy, Audit, BiasShift, Case, Divergence, Membership, RowSet
 from expunge.errors import InputError, ModelError
 from expunge.judging.outputs import masked
 from expunge.network.state import device_of, digest_of, state_of
+from expunge.records import Standing
 from expunge.results.report import AuditReport
 from expunge.results.unlearned import Unlearned
 from expunge.runtime.machine import environment, where
@@ -40,6 +42,7 @@ def audit(
     *,
     references: Sequence[nn.Module | Unlearned] = (),
     original: nn.Module | None = None,
+    initial: Mapping[str, Tensor] | None = None,
     audits: Sequence[Audit] = _DEFAULT,
     batch_size: int = 256,
     device: torch.device | str | None = None,
@@ -47,12 +50,13 @@ def audit(
     """Measure `result` on the forget records and on the judge part of the holdout.
 
     `references` are models retrained without the forget set, or results of `Retrain` (three or
-    more show their own spread). `original` defaults to the model that was given to `unlearn`. The
-    split into tune and judge is the one the method was held to. `device` defaults to each model's
-    own. What `unlearn` has read of this very `task` is not read again. Raises InputError for an
-    empty list of audits or a `batch_size` that is no whole number from 1, and ModelError for
-    references that are no retrained models (see `refuse_references`) or have another number of
-    classes.
+    more show their own spread); `initial` are the weights before training, where kept: they help to
+    show that a reference was trained on its own. `original` defaults to the model that was given to
+    `unlearn`. The split into tune and judge is the one the method was held to. `device` defaults to
+    each model's own. What `unlearn` has read of this very `task` is not read again. Raises
+    InputError for an empty list of audits or a `batch_size` that is no whole number from 1,
+    TaskError for another request than the run's, and ModelError for another original, references
+    that are no retrained models (see `refuse_references`) or another number of classes.
     """
     if not audits:
         raise InputError("Expected at least one audit, got none: an empty audit proves nothing.")
@@ -82,7 +86,18 @@ def audit(
     for name, subject in zip(named, names, strict=True):
         logits = said[subject]["forget"]
         refuse_known_class(name, task, logits, task.forget.labels, result.record.limits)
-    case = _case(result, task, gone, areas, said, names)
+    _refuse_other_outputs(said)
+    compared = Compared(
+        scope=task.scope,
+        gone=gone,
+        original=before,
+        initial=initial,
+        areas=areas,
+        said=said,
+        seed=result.split_seed,
+    )
+    standing = tuple(standing_in(compared, name, models[name][0]) for name in names)
+    case = _case(result, task, gone, areas, said, standing)
     measured = tuple(m for question in audits for m in question.measure(case))
     return AuditReport(
         version=1,
@@ -93,7 +108,8 @@ def audit(
         limits=result.record.limits,
         level=case.level(),
         subjects=case.subjects,
-        references=names,
+        references=case.references,
+        standing=standing,
         counts={part: len(rows.labels) for part, rows in case.parts.items()},
         measurements=measured,
         model_digest=digest,
@@ -101,15 +117,8 @@ def audit(
     )
 
 
-def _case(
-    result: Unlearned,
-    task: ForgetTask,
-    gone: frozenset[int],
-    areas: Areas,
-    said: Mapping[str, Logits],
-    references: tuple[str, ...],
-) -> Case:
-    """Everything an audit may look at; raises ModelError for models with other outputs."""
+def _refuse_other_outputs(said: Mapping[str, Logits]) -> None:
+    """Raise ModelError for models with other outputs than the edited one."""
     classes = next(iter(said["after"].values())).shape[1]
     for name, logits in said.items():
         for z in logits.values():
@@ -118,18 +127,29 @@ def _case(
                     f"Expected every model to give {classes} logits a row, got {z.shape[1]} from "
                     f"{name}. Retrain with the original's number of outputs."
                 )
+
+
+def _case(
+    result: Unlearned,
+    task: ForgetTask,
+    gone: frozenset[int],
+    areas: Areas,
+    said: Mapping[str, Logits],
+    standing: tuple[Standing, ...],
+) -> Case:
+    """Everything an audit may look at."""
     subjects = tuple(said)
     if task.scope == "classes" and "before" in said:
         mask = {area: masked(z, gone) for area, z in said["before"].items()}
         said = {**said, "mask-class": mask}
-        subjects = ("before", "after", "mask-class", *references)
+        subjects = ("before", "after", "mask-class", *(one.reference for one in standing))
     return Case(
         aim=task.aim,
         scope=task.scope,
         gone=gone,
-        classes=classes,
+        classes=next(iter(said["after"].values())).shape[1],
         subjects=subjects,
-        references=references,
+        standing=standing,
         parts={
             part: RowSet(
                 areas.labels(part), {subject: said[subject][area][places] for subject in subjects}

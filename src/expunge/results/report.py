@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
-from expunge.records import Level, Limits, Measurement, NotMeasured, OutcomeReport
+from expunge.records import Level, Limits, Measurement, NotMeasured, OutcomeReport, Standing
 
 __all__ = ["AuditReport"]
 
@@ -18,7 +18,8 @@ class AuditReport:
 
     `commitment`, `digest_before` and `limits` are those of the run's record: they tie the audit to
     its run. `model_digest` is that of the model as it was measured: the record's `digest_after`,
-    unless somebody changed it since.
+    unless somebody changed it since. `standing` tells of each reference what shows that it is a
+    retrained model, `level` is C1 only where that is shown of all.
     """
 
     version: int
@@ -30,6 +31,7 @@ class AuditReport:
     level: Level
     subjects: tuple[str, ...]
     references: tuple[str, ...]
+    standing: tuple[Standing, ...]
     counts: Mapping[str, int]
     measurements: tuple[Measurement | NotMeasured, ...]
     model_digest: str
