@@ -4,7 +4,7 @@
     share of judge rows that stay on which both give the same class, forgotten outputs masked
     AUC of the margin, forget records against retained rows of their classes, under the reference
 
-A masked or fine-tuned copy has cosine 1.00, a separate training 0.00 to 0.02; the AUC is 0.5 where
+A masked or fine-tuned copy has a cosine near 1, a separate training near 0; the AUC is 0.5 where
 the reference was trained on both, and below where it never saw the forget records. What nothing
 shows is called unverified, never refused: models fine-tuned from one backbone look alike.
 """
