@@ -36,6 +36,7 @@ __all__ = [
     "Reach",
     "RunRecord",
     "Scope",
+    "Standing",
     "Structure",
     "read_record",
     "to_json",
@@ -66,8 +67,9 @@ Need = Literal["forget", "retain", "statistics", "holdout", "training", "head"]
 """What a method must be handed; `statistics` is met by training data too."""
 
 
-Level = Literal["C1", "C2", "C3", "C4"]
-"""Comparator: C1 retrained models, C2 reference models, C3 their summaries, C4 holdout only."""
+Level = Literal["C1", "C2", "C3", "C4", "unverified"]
+"""Comparator: C1 retrained models, C2 reference models, C3 their summaries, C4 holdout only;
+unverified: models of which nothing shows that they were retrained."""
 
 
 CertificateState = Literal["complete", "partial", "none"]
@@ -287,6 +289,27 @@ class NotMeasured:
     subject: str
     rows: str
     reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What shows that a reference was trained on its own, without what is to be forgotten.
+
+    `weights_cosine` is that of its weights with the original's, `steps_cosine` of what training
+    added to the initial weights. `agreement` (class requests): percent of judge rows that stay and
+    are given the same class by both. `seen_auc`, with its 95 % interval (record requests): the
+    class-matched AUC of the margin, forget records against retained rows; 0.5 where it was trained
+    on both. None for what could not be measured. `level` is C1 only where independence is shown.
+    """
+
+    reference: str
+    level: Literal["C1", "unverified"]
+    weights_cosine: float | None = None
+    steps_cosine: float | None = None
+    agreement: float | None = None
+    seen_auc: float | None = None
+    seen_interval: tuple[float, float] | None = None
 
 
 def _plain(value: Any) -> Any:

@@ -406,6 +406,7 @@ def test_a_factory_that_caches_keeps_models_apart(project):
     job = project.job(extra=extra + '[references]\nretrained = ["retrained-1", "retrained-2"]\n')
     code, _, err = project.run("unlearn", job, "--out", "r")
     assert code == 0, err
+    assert "cosine to the original" in err
     (audit,) = (project.folder / "r" / "audits").iterdir()
     report = json.loads((audit / "audit.json").read_text())
     before = next(
@@ -414,3 +415,6 @@ def test_a_factory_that_caches_keeps_models_apart(project):
         if (m["name"], m["subject"], m["rows"]) == ("accuracy", "before", "forget-train")
     )
     assert before > 90
+    standing = report["standing"]
+    assert [one["reference"] for one in standing] == ["retrained-0", "retrained-1"]
+    assert report["level"] == ("C1" if {o["level"] for o in standing} == {"C1"} else "unverified")

@@ -104,7 +104,8 @@ class Honest(Audit):
         rows = case.part("others")
         theirs = 100.0 * float(correct(rows, case.references[0]).double().mean())
         gap = found.value - theirs
-        return replace(found, name="gap", value=gap, unit="points", level="C1", interval=None)
+        level = "C1" if self.fault == "trusts all" else case.level()
+        return replace(found, name="gap", value=gap, unit="points", level=level, interval=None)
 
     def _not(self, name, reason):
         return NotMeasured(
@@ -137,6 +138,7 @@ def test_an_honest_audit_passes():
         ("above all", "interval_holds_value", r"a rate within \[0, 100\], got"),
         ("counts no rows", "rows_counted", "n above 0, got 0"),
         ("level", "level_honest", r"level C1 without a reference .* \(classes: no reference\)"),
+        ("trusts all", "level_honest", "level C1 against a reference that is unverified .*gap"),
         ("twice", "figures_named_once", "each figure once"),
         ("writes", "case_untouched", "the case changed"),
         ("adds a subject", "case_untouched", "the case changed"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.auditing.reading import (
     Areas,
@@ -16,11 +16,14 @@ from expunge.auditing.reading import (
     logits_in,
 )
 from expunge.auditing.references import refuse_known_class, refuse_references
+from expunge.auditing.standing import Compared, standing_in
+from expunge.auditing.tied import refuse_other_original, refuse_other_request
 from expunge.audits import Accuracy, Audit, BiasShift, Case, Divergence, Membership, RowSet
 from expunge.data.copies import Views, checked_views, refuse_unfit_views
 from expunge.errors import InputError, ModelError
 from expunge.judging.outputs import masked
 from expunge.network.state import device_of, digest_of, state_of
+from expunge.records import Standing
 from expunge.results.report import AuditReport
 from expunge.results.unlearned import Unlearned
 from expunge.runtime.machine import environment, where
@@ -40,6 +43,7 @@ def audit(
     *,
     references: Sequence[nn.Module | Unlearned] = (),
     original: nn.Module | None = None,
+    initial: Mapping[str, Tensor] | None = None,
     audits: Sequence[Audit] = _DEFAULT,
     views: str | Views | None = None,
     batch_size: int = 256,
@@ -48,20 +52,24 @@ def audit(
     """Measure `result` on the forget records and on the judge part of the holdout.
 
     `references` are models retrained without the forget set, or results of `Retrain` (three or
-    more show their own spread). `original` defaults to the model that was given to `unlearn`. The
-    split into tune and judge is the one the method was held to. `device` defaults to each model's
-    own. `views` are those of `unlearn`. What `unlearn` has read of this very `task` is not read
-    again. Raises InputError for an empty list of audits or a `batch_size` that is no whole number
-    from 1, DataError for `views` that do not serve the rows, and ModelError for references that are
-    no retrained models (see `refuse_references`) or have another number of classes.
+    more show their own spread); `initial` are the weights before training, where kept: they help to
+    show that a reference was trained on its own. `original` defaults to the model that was given to
+    `unlearn`. The split into tune and judge is the one the method was held to. `device` defaults to
+    each model's own. `views` are those of `unlearn`. What `unlearn` has read of this very `task` is
+    not read again. Raises InputError for an empty list of audits or a `batch_size` that is no whole
+    number from 1, DataError for `views` that do not serve the rows, TaskError for another request
+    than the run's, and ModelError for another original, references that are no retrained models
+    (see `refuse_references`) or another number of classes.
     """
     if not audits:
         raise InputError("Expected at least one audit, got none: an empty audit proves nothing.")
     size = checked_count(batch_size, "batch_size")
     _refuse_views(task, views)
+    before = original if original is not None else result.original
+    refuse_other_request(result, task)
+    refuse_other_original(result, before)
     gone = task.classes.union(*(request.classes for request in result.forgotten))
     areas = areas_of(result, task, gone)
-    before = original if original is not None else result.original
     named = {f"reference {i}": reference for i, reference in enumerate(references)}
     # a retrained model may stand among the references it is shown with
     edited = None if result.record.method == "retrain" else result.model
@@ -82,15 +90,30 @@ def audit(
     for name, subject in zip(named, names, strict=True):
         logits = said[subject]["forget"]
         refuse_known_class(name, task, logits, task.forget.labels, result.record.limits)
-    case = _case(result, task, gone, areas, said, names)
+    _refuse_other_outputs(said)
+    compared = Compared(
+        scope=task.scope,
+        gone=gone,
+        original=before,
+        initial=initial,
+        areas=areas,
+        said=said,
+        seed=result.split_seed,
+    )
+    standing = tuple(standing_in(compared, name, models[name][0]) for name in names)
+    case = _case(result, task, gone, areas, said, standing)
     measured = tuple(m for question in audits for m in question.measure(case))
     return AuditReport(
         version=1,
         method=result.record.method,
         outcome=result.record.outcome,
+        commitment=result.record.commitment,
+        digest_before=result.record.digest_before,
+        limits=result.record.limits,
         level=case.level(),
         subjects=case.subjects,
-        references=names,
+        references=case.references,
+        standing=standing,
         counts={part: len(rows.labels) for part, rows in case.parts.items()},
         measurements=measured,
         model_digest=digest,
@@ -106,15 +129,8 @@ def _refuse_views(task: ForgetTask, views: str | Views | None) -> None:
             refuse_unfit_views(chosen, rows, name)
 
 
-def _case(
-    result: Unlearned,
-    task: ForgetTask,
-    gone: frozenset[int],
-    areas: Areas,
-    said: Mapping[str, Logits],
-    references: tuple[str, ...],
-) -> Case:
-    """Everything an audit may look at; raises ModelError for models with other outputs."""
+def _refuse_other_outputs(said: Mapping[str, Logits]) -> None:
+    """Raise ModelError for models with other outputs than the edited one."""
     classes = next(iter(said["after"].values())).shape[1]
     for name, logits in said.items():
         for z in logits.values():
@@ -123,18 +139,29 @@ def _case(
                     f"Expected every model to give {classes} logits a row, got {z.shape[1]} from "
                     f"{name}. Retrain with the original's number of outputs."
                 )
+
+
+def _case(
+    result: Unlearned,
+    task: ForgetTask,
+    gone: frozenset[int],
+    areas: Areas,
+    said: Mapping[str, Logits],
+    standing: tuple[Standing, ...],
+) -> Case:
+    """Everything an audit may look at."""
     subjects = tuple(said)
     if task.scope == "classes" and "before" in said:
         mask = {area: masked(z, gone) for area, z in said["before"].items()}
         said = {**said, "mask-class": mask}
-        subjects = ("before", "after", "mask-class", *references)
+        subjects = ("before", "after", "mask-class", *(one.reference for one in standing))
     return Case(
         aim=task.aim,
         scope=task.scope,
         gone=gone,
-        classes=classes,
+        classes=next(iter(said["after"].values())).shape[1],
         subjects=subjects,
-        references=references,
+        standing=standing,
         parts={
             part: RowSet(
                 areas.labels(part), {subject: said[subject][area][places] for subject in subjects}

@@ -103,7 +103,7 @@ def _gaps(case: Case, rows: RowSet | None, part: Part) -> list[Measurement | Not
             n=len(rows.labels),
             unit="points",
             direction="nearest",
-            level="C1",
+            level=case.level(),
         )
         for subject in case.subjects
         if subject not in case.references
@@ -120,7 +120,7 @@ def _gaps(case: Case, rows: RowSet | None, part: Part) -> list[Measurement | Not
         n=len(values),
         unit="points",
         direction="none",
-        level="C1",
+        level=case.level(),
     )
     return [*out, spread]
 

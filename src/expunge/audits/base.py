@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from expunge.records import Aim, Measurement, NotMeasured, Scope
+from expunge.records import Aim, Measurement, NotMeasured, Scope, Standing
 
 __all__ = ["Audit", "AuditInfo", "Case", "Part", "RowSet"]
 
@@ -46,7 +46,8 @@ class Case:
     """Everything an audit may look at, read once: logits of each subject on each part.
 
     `subjects` are `before`, `after`, `mask-class` (class requests) and the names in `references`,
-    the retrained models. A part without rows is missing from `parts`.
+    the retrained models; `standing` tells of each what shows that it is one. A part without rows is
+    missing from `parts`.
     """
 
     aim: Aim
@@ -54,17 +55,27 @@ class Case:
     gone: frozenset[int]
     classes: int
     subjects: tuple[str, ...]
-    references: tuple[str, ...]
+    standing: tuple[Standing, ...]
     parts: Mapping[Part, RowSet]
     seed: int
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The names of the retrained models."""
+        return tuple(one.reference for one in self.standing)
 
     def part(self, name: Part) -> RowSet | None:
         """The rows of one part, or None where there are none."""
         return self.parts.get(name)
 
-    def level(self) -> Literal["C1", "C4"]:
-        """The comparator level: retrained models where given, else the holdout alone."""
-        return "C1" if self.references else "C4"
+    def level(self) -> Literal["C1", "C4", "unverified"]:
+        """The comparator level: retrained models, the holdout alone where none is given.
+
+        C1 only where every one of them is shown to be independent, else unverified.
+        """
+        if not self.standing:
+            return "C4"
+        return "C1" if all(one.level == "C1" for one in self.standing) else "unverified"
 
 
 class Audit(ABC):

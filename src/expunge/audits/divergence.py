@@ -18,7 +18,7 @@ from torch import Tensor
 from expunge.audits.base import Audit, AuditInfo, Case, RowSet
 from expunge.functional.divergence import agreement, jensen_shannon
 from expunge.functional.intervals import mean_interval
-from expunge.records import Measurement, NotMeasured
+from expunge.records import Level, Measurement, NotMeasured
 
 __all__ = ["Divergence"]
 
@@ -53,11 +53,11 @@ class Divergence(Audit):
         own = [s for s in case.subjects if s not in case.references]
         out: list[Measurement | NotMeasured] = []
         for subject in own:
-            out += _against(rows, subject, [(subject, r) for r in case.references])
+            out += _against(case, rows, subject, [(subject, r) for r in case.references])
         names = case.references
         pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
         if pairs:
-            out += _against(rows, "retrained", pairs)
+            out += _against(case, rows, "retrained", pairs)
         else:
             out += [
                 NotMeasured(
@@ -73,18 +73,19 @@ class Divergence(Audit):
 
 
 def _against(
-    rows: RowSet, subject: str, pairs: Sequence[tuple[str, str]]
+    case: Case, rows: RowSet, subject: str, pairs: Sequence[tuple[str, str]]
 ) -> list[Measurement | NotMeasured]:
     z = rows.logits
     far = torch.stack([jensen_shannon(z[a], z[b]) for a, b in pairs]).mean(0)
     same = torch.stack([agreement(z[a], z[b]).double() for a, b in pairs]).mean(0)
     return [
-        _measured("js_to_retrained", subject, far, "bits", 1.0),
-        _measured("agreement_with_retrained", subject, same, "%", 100.0),
+        _measured("js_to_retrained", subject, far, case.level()),
+        _measured("agreement_with_retrained", subject, same, case.level()),
     ]
 
 
-def _measured(name: str, subject: str, values: Tensor, unit: str, scale: float) -> Measurement:
+def _measured(name: str, subject: str, values: Tensor, level: Level) -> Measurement:
+    unit, scale = ("bits", 1.0) if name == "js_to_retrained" else ("%", 100.0)
     mean, low, high = mean_interval(values)
     return Measurement(
         audit="divergence",
@@ -95,6 +96,6 @@ def _measured(name: str, subject: str, values: Tensor, unit: str, scale: float) 
         n=len(values),
         unit=unit,
         direction="lower" if name == "js_to_retrained" else "higher",
-        level="C1",
+        level=level,
         interval=(scale * max(low, 0.0), scale * min(high, 1.0)),
     )

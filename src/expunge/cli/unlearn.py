@@ -103,7 +103,13 @@ def _run(
             )
         run = expunge.save_run(result, out, job=facts)
         try:
-            report = expunge.audit(result, work.task, references=references, device=device)
+            report = expunge.audit(
+                result,
+                work.task,
+                references=references,
+                initial=work.initial,
+                device=device,
+            )
             audit = save_audit(run, report)
         except expunge.ExpungeError as error:
             raise type(error)(f"{error} (The run itself is written: {run}.)") from error
@@ -136,16 +142,20 @@ def _exit_code(record: RunRecord, require: Required) -> int:
 
 
 def _show(screen: Screen, result: Unlearned, report: AuditReport) -> None:
-    from expunge.report.table import audit_rows, detail_rows, limits_line, side_effect_rows
+    from expunge.report.table import (
+        audit_rows,
+        detail_rows,
+        limits_line,
+        side_effect_rows,
+        standing_rows,
+    )
 
-    heading, rows = audit_rows(report)
-    screen.table(heading, rows)
-    screen.say("")
-    screen.table(*detail_rows(report))
+    screen.table(*audit_rows(report))
     effects = side_effect_rows(result.outcome.figures, result.record.limits)
-    if effects[1]:
-        screen.say("")
-        screen.table(*effects)
+    for table in (detail_rows(report), effects, standing_rows(report)):
+        if table[1]:
+            screen.say("")
+            screen.table(*table)
     for note in result.record.notes:
         screen.say(f"note: {note}")
     outcome = f"{result.outcome.outcome.value}: {result.outcome.reason}"
@@ -176,6 +186,8 @@ def _facts(run: Path, audit: Path, result: Unlearned, report: AuditReport) -> di
         "forget_count": result.record.forget_count,
         "served_count": result.record.served_count,
         "certified_count": result.record.certified_count,
+        "level": report.level,
+        "standing": json.loads(to_json(report.standing)),
         "measurements": json.loads(to_json(report.measurements)),
     }
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from expunge.report.table import audit_rows, detail_rows
+from expunge.report.table import audit_rows, detail_rows, standing_rows
 
-__all__ = ["audit_rows", "detail_rows"]
+__all__ = ["audit_rows", "detail_rows", "standing_rows"]

@@ -6,9 +6,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from expunge.records import Limits, Measurement, NotMeasured
+from expunge.records import Limits, Measurement, NotMeasured, Standing
 
-__all__ = ["Audited", "audit_rows", "detail_rows", "limits_line", "side_effect_rows"]
+__all__ = [
+    "Audited",
+    "audit_rows",
+    "detail_rows",
+    "limits_line",
+    "side_effect_rows",
+    "standing_rows",
+]
 
 
 class Audited(Protocol):
@@ -22,6 +29,11 @@ class Audited(Protocol):
     @property
     def references(self) -> tuple[str, ...]:
         """Those that are retrained models."""
+        ...
+
+    @property
+    def standing(self) -> tuple[Standing, ...]:
+        """What shows of each of these that it is one."""
         ...
 
     @property
@@ -150,6 +162,33 @@ def _without_most_classes(
 
     shown = sorted(classes, key=change, reverse=True)[:_MOST_CLASSES]
     return [m for m in own if not m.name.startswith("class_") or m in shown]
+
+
+def standing_rows(report: Audited) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: of each reference what shows that it was trained on its own, and level.
+
+    A column that nothing was measured for is left out.
+    """
+    columns: list[tuple[str, list[str]]] = [
+        ("cosine to the original", [_one(s.weights_cosine, 2) for s in report.standing]),
+        ("from the initial weights", [_one(s.steps_cosine, 2) for s in report.standing]),
+        ("agree on what stays %", [_one(s.agreement, 1) for s in report.standing]),
+        ("AUC forget to retained", [_with_interval(s) for s in report.standing]),
+        ("level", [s.level for s in report.standing]),
+    ]
+    shown = [(title, cells) for title, cells in columns if set(cells) - {"–"}]
+    heading = ["reference", *(title for title, _ in shown)]
+    rows = [
+        [one.reference, *(cells[i] for _, cells in shown)] for i, one in enumerate(report.standing)
+    ]
+    return heading, rows
+
+
+def _with_interval(one: Standing) -> str:
+    if one.seen_auc is None or one.seen_interval is None:
+        return "–"
+    low, high = one.seen_interval
+    return f"{one.seen_auc:.2f} ({low:.2f} to {high:.2f})"
 
 
 def side_effect_rows(

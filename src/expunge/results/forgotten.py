@@ -23,7 +23,14 @@ from expunge.records import (
     Scope,
 )
 
-__all__ = ["Forgotten", "commitment", "found_again", "never_forgotten", "still_there"]
+__all__ = [
+    "Forgotten",
+    "commitment",
+    "found_again",
+    "never_forgotten",
+    "still_there",
+    "unlike",
+]
 
 
 @final
@@ -32,7 +39,8 @@ class Forgotten:
     """What was served of a request: its ids and classes stay forgotten in every later request.
 
     `labels` are those of the ids then, None where an old history does not tell. `rows` is kept in
-    memory so that later requests check it again; None after a reload.
+    memory so that later requests check it again; None after a reload. `joined` are ids that nobody
+    asked for: rows that stay and that the method let join the request, served or refused.
     """
 
     aim: Aim
@@ -42,6 +50,7 @@ class Forgotten:
     salt: str
     labels: tuple[int, ...] | None = None
     rows: Rows | None = None
+    joined: tuple[str, ...] = ()
 
 
 def commitment(request: Forgotten) -> str:
@@ -74,17 +83,32 @@ def found_again(request: Forgotten, rows: Rows) -> Forgotten:
 
     Raises DataError where these ids name other rows than then: other labels, or other content.
     """
-    wanted = set(request.ids)
-    places = [n for n, i in enumerate(rows.ids) if i in wanted]
-    if not places:
+    found = _with_its_ids(request, rows)
+    if not len(found):
         return request
-    found = rows.select(torch.tensor(places))
-    _refuse_others(request, found)
+    other = unlike(request, found)
+    if other is not None:
+        raise DataError(
+            f"Expected row {other[0]!r} of `train` to be the record that an earlier request "
+            f"forgot, got one {other[1]}. The data or their order changed since, and the ids now "
+            "name other rows: give rows `ids` that stay the same."
+        )
     return request if request.rows is not None else dataclasses.replace(request, rows=found)
 
 
-def _refuse_others(request: Forgotten, found: Rows) -> None:
-    """Raise DataError where `found`, rows with ids of the request, are not its records."""
+def _with_its_ids(request: Forgotten, rows: Rows) -> Rows:
+    wanted = set(request.ids)
+    places = [n for n, i in enumerate(rows.ids) if i in wanted]
+    return rows.select(torch.tensor(places, dtype=torch.int64))
+
+
+def unlike(request: Forgotten, rows: Rows) -> tuple[str, str] | None:
+    """The first of `rows` that has the id of a record of the request and is another, and in what.
+
+    Labels are compared, and contents where the request's own rows are in memory. None where no row
+    is told to be another.
+    """
+    found = _with_its_ids(request, rows)
     others: list[str] = []
     labels = zip(found.ids, found.labels.tolist(), strict=True)
     if request.labels is not None:
@@ -95,12 +119,7 @@ def _refuse_others(request: Forgotten, found: Rows) -> None:
     what = "of another class" if others else "with other content"
     if not others and request.rows is not None:
         others = _different(request.rows, found)
-    if others:
-        raise DataError(
-            f"Expected row {others[0]!r} of `train` to be the record that an earlier request "
-            f"forgot, got one {what}. The data or their order changed since, and the ids now name "
-            "other rows: give rows `ids` that stay the same."
-        )
+    return (others[0], what) if others else None
 
 
 def _different(first: Rows, second: Rows) -> list[str]:

@@ -6,22 +6,42 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from expunge.errors import InputError
 from expunge.records import RunRecord
 from expunge.results.forgotten import Forgotten, commitment
 from expunge.results.unlearned import Unlearned
 
-__all__ = ["history_text", "read_history"]
+__all__ = ["History", "history_text", "read_history"]
 
 
 _HISTORY_VERSION = 1
 
 
-def history_text(result: Unlearned, files: Mapping[str, str]) -> str:
-    """Every request so far with ids, classes, labels and salts, and digests of the files named."""
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class History:
+    """What RUN/private tells: every request so far, the latest last; empty where it is not there.
+
+    `refused` says by id for which records of the latest request nothing was done. `digests` are
+    SHA-256 of files of the folder, by name, as the run wrote them; empty in folders from before
+    they were kept.
+    """
+
+    requests: tuple[Forgotten, ...]
+    split_seed: int
+    refused: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+
+def history_text(result: Unlearned, files: Mapping[str, str], digests: Mapping[str, str]) -> str:
+    """Every request so far with ids, classes, labels and salts, and digests of the files named.
+
+    `files` are those that the job names, `digests` those of the run folder itself.
+    """
     requests = [
         {
             "aim": request.aim,
@@ -31,6 +51,7 @@ def history_text(result: Unlearned, files: Mapping[str, str]) -> str:
             "labels": None if request.labels is None else list(request.labels),
             "salt": request.salt,
             "commitment": commitment(request),
+            "joined": list(request.joined),
         }
         for request in result.forgotten
     ]
@@ -39,15 +60,18 @@ def history_text(result: Unlearned, files: Mapping[str, str]) -> str:
         "split_seed": result.split_seed,
         "requests": requests,
         "files": dict(files),
+        "refused": dict(result.refused),
+        "record": digests.get("record.json"),
+        "parts": {name: digest for name, digest in digests.items() if name != "record.json"},
     }
     return json.dumps(facts, ensure_ascii=False) + "\n"
 
 
-def read_history(path: Path, record: RunRecord) -> tuple[tuple[Forgotten, ...], int]:
-    """Every request so far, the latest last; empty where private/ is not there for this user."""
+def read_history(path: Path, record: RunRecord) -> History:
+    """What RUN/private tells; no request where it is not there for this user."""
     file = path / "private" / "history.json"
     if not os.access(file, os.R_OK):
-        return (), _public_split_seed(path, record)
+        return History(requests=(), split_seed=_public_split_seed(path, record))
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         if facts["version"] != _HISTORY_VERSION:
@@ -63,11 +87,17 @@ def read_history(path: Path, record: RunRecord) -> tuple[tuple[Forgotten, ...], 
                 ids=tuple(str(i) for i in r["ids"]),
                 salt=str(r["salt"]),
                 labels=_labels(r),
+                joined=tuple(str(i) for i in r.get("joined", ())),
             )
             for r in facts["requests"]
         )
-        split_seed = int(facts["split_seed"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        history = History(
+            requests=requests,
+            split_seed=int(facts["split_seed"]),
+            refused={str(k): str(v) for k, v in facts.get("refused", {}).items()},
+            digests=_digests(facts),
+        )
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"Expected {file} to be the private history of the run, but reading it raised "
             f"{type(error).__name__}: {error}. It is damaged: take it from a copy."
@@ -78,7 +108,14 @@ def read_history(path: Path, record: RunRecord) -> tuple[tuple[Forgotten, ...], 
             f"Expected {file} to belong to the run, got the history of another (the commitments "
             "differ). Put the right private/ back."
         )
-    return requests, split_seed
+    return history
+
+
+def _digests(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of the folder's files, that of the record among them; none in an old history."""
+    own = facts.get("record")
+    parts = {str(name): str(digest) for name, digest in facts.get("parts", {}).items()}
+    return parts if own is None else {"record.json": str(own), **parts}
 
 
 def _labels(request: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
-from expunge.records import Level, Measurement, NotMeasured, OutcomeReport
+from expunge.records import Level, Limits, Measurement, NotMeasured, OutcomeReport, Standing
 
 __all__ = ["AuditReport"]
 
@@ -14,14 +14,24 @@ __all__ = ["AuditReport"]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditReport:
-    """What was measured, on whom, and what could not be. It judges nothing and prints nothing."""
+    """What was measured, on whom, and what could not be. It judges nothing and prints nothing.
+
+    `commitment`, `digest_before` and `limits` are those of the run's record: they tie the audit to
+    its run. `model_digest` is that of the model as it was measured: the record's `digest_after`,
+    unless somebody changed it since. `standing` tells of each reference what shows that it is a
+    retrained model, `level` is C1 only where that is shown of all.
+    """
 
     version: int
     method: str
     outcome: OutcomeReport
+    commitment: str
+    digest_before: str
+    limits: Limits
     level: Level
     subjects: tuple[str, ...]
     references: tuple[str, ...]
+    standing: tuple[Standing, ...]
     counts: Mapping[str, int]
     measurements: tuple[Measurement | NotMeasured, ...]
     model_digest: str

@@ -19,9 +19,15 @@ from expunge.patches.regions import RegionPatched
 from expunge.records import RunRecord, read_record
 from expunge.results.history import read_history
 from expunge.results.unlearned import Unlearned
+from expunge.runs.parts import (
+    refuse_edited,
+    refuse_other_certificate,
+    refuse_other_evidence,
+    refuse_other_statistics,
+)
 from expunge.statistics.features import FeatureStatistics, member_set
 
-__all__ = ["load_run", "weights_name"]
+__all__ = ["load_run", "record_in", "weights_name"]
 
 
 def load_run(path: Path | str, *, factory: Callable[[], nn.Module]) -> Unlearned:
@@ -29,26 +35,35 @@ def load_run(path: Path | str, *, factory: Callable[[], nn.Module]) -> Unlearned
 
     `factory` builds the same architecture as when it was saved. Pass the result to `unlearn` for a
     further request; to go on with `Prune` after records, keep features.safetensors in the folder.
-    Raises InputError for a folder that is none, and ModelError where the weights do not fit
-    `factory` or are not those of the record.
+    Raises InputError for a folder that is none or whose parts do not belong together, and
+    ModelError where the weights do not fit `factory` or are not those of the record.
     """
     path = Path(path)
-    record = _read_record(path)
+    record = record_in(path)
+    history = read_history(path, record)
+    refuse_edited(path, record, history)
     weights = path / weights_name(record)
     state = read_weights(weights)
     model = rebuilt(build(factory), record.head, state, source=str(weights)).eval()
     _check_digest(model, record, weights)
-    forgotten, split_seed = read_history(path, record)
+    refuse_other_certificate(path, record, weights)
+    head, forgotten = _head(model, record), history.requests
+    statistics = _read_statistics(path)
+    if statistics is not None:
+        refuse_other_statistics(statistics, model, head, forgotten)
+    evidence = _evidence(path) if forgotten else None
+    refuse_other_evidence(evidence, forgotten)
     return Unlearned(
         model=model,
         record=record,
-        statistics=_read_statistics(path),
+        statistics=statistics,
         forgotten=forgotten,
-        split_seed=split_seed,
-        head=_head(model, record),
+        split_seed=history.split_seed,
+        head=head,
         history_known=bool(forgotten),
-        evidence=_evidence(path) if forgotten else None,
+        evidence=evidence,
         certificate=payload_digest(path),
+        refused=history.refused,
     )
 
 
@@ -63,7 +78,8 @@ def weights_name(record: RunRecord) -> str:
     return "model.safetensors" if accepted else "rejected.safetensors"
 
 
-def _read_record(path: Path) -> RunRecord:
+def record_in(path: Path) -> RunRecord:
+    """The record of a run folder; raises InputError where there is none."""
     file = path / "record.json"
     try:
         return read_record(file.read_text(encoding="utf-8"), source=str(file))

@@ -20,7 +20,8 @@ from expunge.results.report import AuditReport
 from expunge.results.unlearned import Unlearned
 from expunge.runs.attempts import earlier_attempts
 from expunge.runs.job import ResolvedJob, full_job, public_job
-from expunge.runs.loading import weights_name
+from expunge.runs.loading import record_in, weights_name
+from expunge.runs.parts import digests_in
 from expunge.statistics.features import member_array
 from expunge.storage.toml import to_toml
 from expunge.storage.whole import new_folder, private_folder, utc_stamp, write_private, write_text
@@ -54,16 +55,15 @@ def save_run(
             with writing(folder / "statistics.safetensors"):
                 result.statistics.without_ids().save(folder / "statistics.safetensors")
         private = private_folder(folder / "private")
-        origin = f"# Relative paths start at {job.folder}\n" if job and job.folder else ""
-        write_private(private / "job.toml", (origin + to_toml(full)).encode())
-        write_private(
-            private / "history.json",
-            history_text(result, {} if job is None else job.files).encode(),
-        )
         if result.statistics is not None and result.statistics.members is not None:
             buffer = io.BytesIO()
             np.save(buffer, member_array(result.statistics.members))
             write_private(private / "members.npy", buffer.getvalue())
+        origin = f"# Relative paths start at {job.folder}\n" if job and job.folder else ""
+        write_private(private / "job.toml", (origin + to_toml(full)).encode())
+        named = {} if job is None else job.files
+        history = history_text(result, named, digests_in(folder))
+        write_private(private / "history.json", history.encode())
         if result.evidence is not None and result.record.outcome.outcome.accepted:
             write_certificate(folder, result.evidence)
         if result.evidence is not None or result.refused:
@@ -72,16 +72,39 @@ def save_run(
 
 
 def save_audit(run: Path | str, report: AuditReport) -> Path:
-    """Write `report` to RUN/audits/<utc>-<digest8>/audit.json and return that new folder."""
+    """Write `report` to RUN/audits/<utc>-<digest8>/audit.json and return that new folder.
+
+    Raises OutputError where `run` is no run folder, and InputError for the report of another run.
+    """
     run = Path(run)
     if not (run / "record.json").is_file():
         raise OutputError(f"Expected a run folder at {run}, found none. Save the run first.")
+    _refuse_other_run(run, report)
     text = to_json(report)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     path = run / "audits" / f"{utc_stamp()}-{digest}"
     with new_folder(path) as folder:
         write_text(folder / "audit.json", text)
     return path
+
+
+def _refuse_other_run(run: Path, report: AuditReport) -> None:
+    """Raise InputError where the report does not speak of this run and its weights."""
+    record = record_in(run)
+    facts = {
+        "request": (record.commitment, report.commitment),
+        "original": (record.digest_before, report.digest_before),
+        "weights": (record.digest_after, report.model_digest),
+        "method": (record.method, report.method),
+        "limits": (record.limits, report.limits),
+    }
+    other = [name for name, (stored, said) in facts.items() if stored != said]
+    if other:
+        raise InputError(
+            f"Expected `report` to be an audit of the run in {run}, got one with another "
+            f"{other[0]}. Save it beside the run it was made of; a model that was changed since "
+            "`unlearn` is not that run's."
+        )
 
 
 def _left(result: Unlearned) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from expunge.audits.base import Case, Part, RowSet
 from expunge.judging.outputs import masked
-from expunge.records import Scope
+from expunge.records import Scope, Standing
 
 __all__ = ["MadeCase", "full_case", "made_cases", "rearranged"]
 
@@ -58,7 +58,7 @@ def full_case(scope: Scope) -> Case:
         gone=gone,
         classes=_CLASSES,
         subjects=tuple(seen["others"]),
-        references=_REFERENCES,
+        standing=tuple(Standing(reference=name, level="C1") for name in _REFERENCES),
         parts={part: RowSet(own, seen[part]) for part, own in labels.items()},
         seed=7,
     )
@@ -96,6 +96,7 @@ def _of(scope: Scope) -> list[MadeCase]:
         MadeCase("every part, three references", full),
         MadeCase("one reference", _less(full, *_REFERENCES[1:])),
         MadeCase("no reference", _less(full, *_REFERENCES)),
+        MadeCase("a reference that nothing shows to be one", _doubted(full)),
         MadeCase("no original", _less(full, "before", "mask-class")),
         MadeCase("nothing changed", _replaced(full, "before")),
         MadeCase("all but one row as retrained", _less(_nearly(full), *_REFERENCES[1:])),
@@ -112,12 +113,19 @@ def _of(scope: Scope) -> list[MadeCase]:
 def _less(full: Case, *lost: str) -> Case:
     """The case without some of its subjects."""
     subjects = tuple(name for name in full.subjects if name not in lost)
-    references = tuple(name for name in full.references if name not in lost)
+    standing = tuple(one for one in full.standing if one.reference not in lost)
     parts = {
         part: RowSet(rows.labels, {name: rows.logits[name] for name in subjects})
         for part, rows in full.parts.items()
     }
-    return dataclasses.replace(full, subjects=subjects, references=references, parts=parts)
+    return dataclasses.replace(full, subjects=subjects, standing=standing, parts=parts)
+
+
+def _doubted(full: Case) -> Case:
+    """The case with its first reference unverified."""
+    first, *others = full.standing
+    doubted = dataclasses.replace(first, level="unverified")
+    return dataclasses.replace(full, standing=(doubted, *others))
 
 
 def _replaced(full: Case, subject: str) -> Case:

@@ -36,7 +36,7 @@ def result_of(
     Only the records that were served are remembered as forgotten.
     """
     request, whole = served.request, served.whole.task.forget
-    forgotten = _forgotten(request)
+    forgotten = _forgotten(served)
     statistics, void = _carried_statistics(served, look, work, edited.model)
     certificate, certified = served.certified(verdict.outcome, edited.evidence)
     notes = (*request.past.notes, *work.run.record.notes, *_voided(request, edited))
@@ -83,8 +83,8 @@ def result_of(
     )
 
 
-def _forgotten(request: Request) -> Forgotten:
-    task = request.task
+def _forgotten(served: Served) -> Forgotten:
+    task, asked = served.request.task, set(served.request.asked.forget.ids)
     return Forgotten(
         aim=task.aim,
         scope=task.scope,
@@ -93,6 +93,7 @@ def _forgotten(request: Request) -> Forgotten:
         salt=secrets.token_hex(32),
         labels=tuple(task.forget.labels.tolist()),
         rows=task.forget,
+        joined=tuple(i for i in served.whole.task.forget.ids if i not in asked),
     )
 
 

@@ -1,0 +1,147 @@
+"""Is a reference a model of its own, or the original again? What can be shown of it.
+
+    cos(θ_r, θ_o), and with the weights before training cos(θ_r − θ_0, θ_o − θ_0), tensor by tensor
+    share of judge rows that stay on which both give the same class, forgotten outputs masked
+    AUC of the margin, forget records against retained rows of their classes, under the reference
+
+A masked or fine-tuned copy has a cosine near 1, a separate training near 0; the AUC is 0.5 where
+the reference was trained on both, and below where it never saw the forget records. What nothing
+shows is called unverified, never refused: models fine-tuned from one backbone look alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from expunge.functional.divergence import agreement
+from expunge.functional.membership import Auc, class_matched_auc, margins
+from expunge.judging.outputs import masked, percent
+from expunge.patches.regions import inside
+from expunge.records import Scope, Standing
+
+__all__ = ["agreement_of", "chosen_retained", "cosine", "seen_auc", "standing_of", "weights_of"]
+
+MOST_ALIKE = 0.5
+"""A cosine from here on shows no independence."""
+
+_TINY = 1e-300
+"""Divides where one of two tensors is zero."""
+
+MOST_RETAINED = 500
+"""How many retained rows a record request's AUC is taken against."""
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """The floating parameters by name, without patches on linear regions; buffers are not weights.
+
+    Running means and variances follow the data, and are alike in all models trained on them.
+    """
+    return {
+        name: p.detach() for name, p in inside(model).named_parameters() if p.is_floating_point()
+    }
+
+
+def cosine(
+    first: Mapping[str, Tensor],
+    second: Mapping[str, Tensor],
+    initial: Mapping[str, Tensor] | None = None,
+) -> float | None:
+    """Cosine of each tensor with that of the same name and shape, less its `initial` one, float64.
+
+    The mean over the tensors, weighted by their elements, so that no entry written large, as a mask
+    writes its bias, hides a copy. Tensors that are zero in both are left out, one that is zero in
+    one of them counts 0. None where less than half of the elements of `first` find their like, or
+    all are zero.
+    """
+    total = 0.0
+    compared = matched = 0
+    for name, tensor in first.items():
+        own = [tensor, second.get(name), tensor if initial is None else initial.get(name)]
+        if any(t is None or t.shape != tensor.shape for t in own):
+            continue
+        a, b, start = (t.detach().cpu().double().flatten() for t in own if t is not None)
+        if initial is not None:
+            a, b = a - start, b - start
+        matched += tensor.numel()
+        sizes = float(a.norm()), float(b.norm())
+        if max(sizes) > 0:
+            compared += tensor.numel()
+            total += tensor.numel() * float(a @ b) / max(math.prod(sizes), _TINY)
+    if 2 * matched < sum(t.numel() for t in first.values()) or not compared:
+        return None
+    return total / compared
+
+
+def agreement_of(
+    first: Float[Tensor, "rows classes"],
+    second: Float[Tensor, "rows classes"],
+    gone: frozenset[int],
+) -> float | None:
+    """Percent of rows given the same class by both, outputs in `gone` masked; None without rows."""
+    return percent(agreement(masked(first, gone), masked(second, gone))) if len(first) else None
+
+
+def chosen_retained(
+    labels: Int[Tensor, " retained"], forget_labels: Int[Tensor, " forget"], seed: int
+) -> Int[Tensor, " chosen"]:
+    """Places of at most 500 retained rows of the forget records' classes, drawn by `seed`."""
+    same = torch.isin(labels, forget_labels.unique()).nonzero().flatten()
+    order = torch.randperm(len(same), generator=torch.Generator().manual_seed(seed))
+    return same[order[:MOST_RETAINED].sort().values]
+
+
+def seen_auc(
+    forget: Float[Tensor, "forget classes"],
+    forget_labels: Int[Tensor, " forget"],
+    retained: Float[Tensor, "retained classes"],
+    retained_labels: Int[Tensor, " retained"],
+) -> Auc | None:
+    """How well one model's margins tell forget records from retained rows of their classes.
+
+    None where there are no such rows, or the model gives no numbers.
+    """
+    own, theirs = margins(forget, forget_labels), margins(retained, retained_labels)
+    if bool(torch.isnan(torch.cat([own, theirs])).any()):
+        return None
+    found = class_matched_auc(own, forget_labels, theirs, retained_labels)
+    return found if found.used else None
+
+
+def standing_of(
+    reference: nn.Module,
+    original: nn.Module | None,
+    *,
+    name: str,
+    scope: Scope,
+    initial: Mapping[str, Tensor] | None = None,
+    agree: float | None = None,
+    seen: Auc | None = None,
+) -> Standing:
+    """What shows that `reference` was trained on its own, without what is to be forgotten.
+
+    `agree` comes from `agreement_of`, `seen` from `seen_auc`. Level C1: for classes a cosine nearer
+    to 0 than 0.5, of what training added to `initial` where these weights are given and fit; for
+    records the whole 95 % interval of `seen` below 0.5. Else "unverified".
+    """
+    own, given = weights_of(reference), None if original is None else weights_of(original)
+    alike = None if given is None else cosine(own, given)
+    steps = None if given is None or initial is None else cosine(own, given, initial)
+    if scope == "classes":
+        found = alike if steps is None else steps
+        shown = found is not None and abs(found) < MOST_ALIKE
+    else:
+        shown = seen is not None and seen.high < 0.5
+    return Standing(
+        reference=name,
+        level="C1" if shown else "unverified",
+        weights_cosine=alike,
+        steps_cosine=steps,
+        agreement=agree,
+        seen_auc=None if seen is None else seen.value,
+        seen_interval=None if seen is None else (max(seen.low, 0.0), min(seen.high, 1.0)),
+    )
