@@ -130,5 +130,5 @@ def _case(
             )
             for part, (area, places) in areas.parts.items()
         },
-        seed=result.split_seed,
+        seed=result.record.seed,
     )

@@ -44,6 +44,9 @@ class DataTable(BaseModel):
     forget: str | None = Field(default=None, description=_ROWS)
     ids: str | None = Field(default=None, description="a .txt (one a row) or .npy file")
     statistics: str | None = Field(default=None, description="a file of feature statistics")
+    repeats: Literal["error", "expected"] = Field(
+        default="error", description='"error" or "expected"'
+    )
 
 
 @final

@@ -28,6 +28,7 @@ holdout = "mypkg.data:test"            # rows never trained on; without them the
 # forget = "mypkg.data:forget"         # instead of train, for methods that need no other data
 # ids = "ids.txt"                      # one a row; otherwise the npz's id, else the row number
 # statistics = "S.safetensors"         # from: expunge statistics job.toml --out S.safetensors
+# repeats = "expected"                 # the holdout may repeat training rows: they are left out
 
 [forget]                               # exactly one of classes, indices, ids
 classes = [1]

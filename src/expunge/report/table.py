@@ -6,9 +6,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from expunge.records import Limits, Measurement, NotMeasured
+from expunge.records import NOT_MEASURED, Limits, Measurement, NotMeasured, RunRecord
 
-__all__ = ["Audited", "audit_rows", "detail_rows", "limits_line", "side_effect_rows"]
+__all__ = [
+    "Audited",
+    "audit_rows",
+    "claims_in_words",
+    "detail_rows",
+    "limits_line",
+    "side_effect_rows",
+]
 
 
 class Audited(Protocol):
@@ -177,3 +184,12 @@ def limits_line(limits: Limits) -> str:
         if getattr(limits, f.name) != getattr(usual, f.name)
     ]
     return f" (limits: {', '.join(others)})" if others else ""
+
+
+def claims_in_words(record: RunRecord) -> str:
+    """What the method can support at most, and what was found: "at most outputs; not measured"."""
+    found = {
+        claim: verdict for claim, verdict in record.verdicts.items() if verdict != NOT_MEASURED
+    }
+    words = ", ".join(f"{claim} {verdict}" for claim, verdict in found.items())
+    return f"at most {', '.join(record.ceiling)}; {words or NOT_MEASURED}"

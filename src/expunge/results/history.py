@@ -43,8 +43,11 @@ def history_text(result: Unlearned, files: Mapping[str, str]) -> str:
     return json.dumps(facts, ensure_ascii=False) + "\n"
 
 
-def read_history(path: Path, record: RunRecord) -> tuple[tuple[Forgotten, ...], int]:
-    """Every request so far, the latest last; empty where private/ is not there for this user."""
+def read_history(path: Path, record: RunRecord) -> tuple[tuple[Forgotten, ...], int | None]:
+    """Every request so far, the latest last, and the seed of the split, None where it has none.
+
+    No request where private/ is not there for this user.
+    """
     file = path / "private" / "history.json"
     if not os.access(file, os.R_OK):
         return (), _public_split_seed(path, record)
@@ -66,7 +69,7 @@ def read_history(path: Path, record: RunRecord) -> tuple[tuple[Forgotten, ...], 
             )
             for r in facts["requests"]
         )
-        split_seed = int(facts["split_seed"])
+        split_seed = _seed(facts["split_seed"], record)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"Expected {file} to be the private history of the run, but reading it raised "
@@ -91,12 +94,20 @@ def _labels(request: Mapping[str, Any]) -> tuple[int, ...] | None:
     return labels
 
 
-def _public_split_seed(path: Path, record: RunRecord) -> int:
+def _seed(value: Any, record: RunRecord) -> int | None:
+    """The seed of the split; runs of record version 1 always have one."""
+    return None if value is None and record.version > 1 else int(value)
+
+
+def _public_split_seed(path: Path, record: RunRecord) -> int | None:
     try:
-        return int(tomllib.loads((path / "job.toml").read_text(encoding="utf-8"))["split_seed"])
+        facts = tomllib.loads((path / "job.toml").read_text(encoding="utf-8"))
+        return _seed(
+            facts["split_seed"] if record.version == 1 else facts.get("split_seed"), record
+        )
     except (OSError, KeyError, TypeError, ValueError) as error:
         if record.earlier_requests == 0:
-            return record.seed
+            return record.seed if record.version == 1 else None
         raise InputError(
             f"Expected `split_seed` in {path / 'job.toml'}, but reading it raised "
             f"{type(error).__name__}: {error}. Take the file from a copy."

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.errors import InputError
+from expunge.judging.split import Repeats, Split
 from expunge.methods.base import Method, Progress
 from expunge.methods.run import Means
 from expunge.network.state import device_of
@@ -24,12 +25,14 @@ from expunge.unlearning.checks import (
     checked_limits,
     checked_method,
     checked_model,
+    checked_repeats,
     checked_seed,
     checked_task,
     look_at_data,
     refuse_unfit,
 )
-from expunge.unlearning.history import settled, split_of, without_forgotten
+from expunge.unlearning.compared import split_of, twins_of
+from expunge.unlearning.history import settled, without_forgotten
 from expunge.unlearning.looks import judged, looked_at
 from expunge.unlearning.promises import kept_promises
 from expunge.unlearning.record import result_of
@@ -53,6 +56,7 @@ def unlearn(
     initial: Mapping[str, Tensor] | None = None,
     factory: Callable[[], nn.Module] | None = None,
     limits: Limits | None = None,
+    repeats: Repeats = "error",
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Unlearned:
@@ -63,6 +67,10 @@ def unlearn(
     and global random state are unchanged. `device` defaults to the model's own. `head` names the
     final linear layer where it cannot be found; `initial` are the weights before training, where
     kept. Raises an `ExpungeError` before any edit if something is wrong.
+
+    Holdout rows with the content of a training row that stays leave the holdout and are counted,
+    where the method reads the training rows; more than 1 % of them are an error, unless `repeats`
+    is "expected".
 
     What comes back and is judged is rebuilt from the bytes of the edited weights, in a module that
     `factory` builds (as for `load_run`), or by default in a second copy of the given model.
@@ -80,7 +88,7 @@ def unlearn(
         batch_size=checked_count(batch_size, "batch_size"),
         progress=progress,
     )
-    request = _opened(model, method, task, means)
+    request = _opened(model, method, task, means, checked_repeats(repeats))
     empty = empty_for(request, factory)
     copied = private_copy(request)
     look = looked_at(request, copied)
@@ -100,7 +108,7 @@ def _device(model: nn.Module | Unlearned, device: torch.device | str | None) -> 
 
 
 def _opened(
-    model: nn.Module | Unlearned, method: Method, task: ForgetTask, means: Means
+    model: nn.Module | Unlearned, method: Method, task: ForgetTask, means: Means, repeats: Repeats
 ) -> Request:
     """Check everything that can be checked before an edit; nothing is copied or changed."""
     earlier = model if isinstance(model, Unlearned) else None
@@ -112,12 +120,12 @@ def _opened(
         )
     given = checked_model(model.model if isinstance(model, Unlearned) else model)
     method, asked = checked_method(method), checked_task(task)
-    past = Past.of(earlier, means.seed)
+    past = Past.of(earlier)
     served = past.serving(asked, method)
     refuse_unfit(method, served)
     found = look_at_data(given, method, served, means.head or past.head)
     kept, known = without_forgotten(served, past, method, found)
-    split, heard = split_of(kept, known)
+    split, heard = split_of(kept, known, method, repeats)
     final_task, said = settled(kept, heard, given, method, found)
     request = Request(
         model=given,
@@ -138,17 +146,37 @@ def _opened(
 class Rehearsal:
     """What `rehearse` found: the request is fit to run, with these sizes.
 
-    `refused` are the positions of forget rows that the method will refuse, as far as the data tell.
+    `refused` are the positions of forget rows that the method will refuse, as far as the data tell,
+    `twins_count` counts the others whose content stays under another id.
     """
 
     found: Found
     forget_count: int
     refused: Mapping[int, str]
     retain_count: int | None
-    tune_count: int
-    judge_count: int
-    dropped_from_holdout: int
+    twins_count: int | None
+    split: Split
     statistics: bool
+
+    @property
+    def tune_count(self) -> int:
+        """Holdout rows that the method is handed."""
+        return 0 if self.split.tune is None else len(self.split.tune)
+
+    @property
+    def judge_count(self) -> int:
+        """Holdout rows that judge."""
+        return 0 if self.split.judge is None else len(self.split.judge)
+
+    @property
+    def dropped_from_holdout(self) -> int:
+        """Holdout rows that are also in a forget set."""
+        return self.split.dropped
+
+    @property
+    def repeats_count(self) -> int | None:
+        """Holdout rows that are also among the training rows that stay; None: not compared."""
+        return self.split.repeats
 
 
 @preserved()
@@ -162,6 +190,7 @@ def rehearse(
     head: str | None = None,
     initial: Mapping[str, Tensor] | None = None,
     limits: Limits | None = None,
+    repeats: Repeats = "error",
 ) -> Rehearsal:
     """Make every check that `unlearn` makes before it edits, and edit nothing."""
     means = Means(
@@ -171,15 +200,16 @@ def rehearse(
         initial=initial,
         limits=checked_limits(limits),
     )
-    request = _opened(model, method, task, means)
-    task, split = request.task, request.split
+    request = _opened(model, method, task, means, checked_repeats(repeats))
+    final, refused = request.task, method.refused_by_data(request.task)
+    twins = twins_of(final, method)
+    left = {final.forget.ids[i] for i in refused}
     return Rehearsal(
         found=request.found,
-        forget_count=len(task.forget),
-        refused=method.refused_by_data(task),
-        retain_count=None if task.retain is None else len(task.retain),
-        tune_count=0 if split.tune is None else len(split.tune),
-        judge_count=0 if split.judge is None else len(split.judge),
-        dropped_from_holdout=split.dropped,
-        statistics=task.statistics is not None,
+        forget_count=len(final.forget),
+        refused=refused,
+        retain_count=None if final.retain is None else len(final.retain),
+        twins_count=None if twins is None else len(set(twins) - left),
+        split=request.split,
+        statistics=final.statistics is not None,
     )
