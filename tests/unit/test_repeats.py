@@ -162,11 +162,9 @@ def test_an_audit_of_a_loaded_run_uses_the_same_judge_rows(tmp_path):
     assert again.measurements == reports[0].measurements
 
 
-@pytest.mark.parametrize(
-    "method", [TUNE, Prune(form="gated"), Prune(form="gated", entangled="forget-twins")]
-)
-@pytest.mark.parametrize("door", [unlearn, rehearse])
-def test_each_row_is_hashed_once_a_call(monkeypatch, method, door):
+@pytest.fixture
+def hashed(monkeypatch):
+    """How many rows were hashed."""
     hashed = [0]
     plain = digests._row_bytes
 
@@ -175,8 +173,21 @@ def test_each_row_is_hashed_once_a_call(monkeypatch, method, door):
         return plain(value)
 
     monkeypatch.setattr(digests, "_row_bytes", counting)
+    return hashed
+
+
+@pytest.mark.parametrize(
+    "method", [TUNE, Prune(form="gated"), Prune(form="gated", entangled="forget-twins")]
+)
+@pytest.mark.parametrize("door", [unlearn, rehearse])
+def test_each_row_is_hashed_once_a_call(hashed, method, door):
     door(MADE.trained(), method, _records((HX, HY)), seed=0)
     assert hashed[0] == len(X) + len(HX)
+
+
+def test_forget_and_holdout_rows_alone_are_hashed_where_the_others_are_not_read(hashed):
+    unlearn(MADE.trained(), MaskClass(), _class((HX, HY)), seed=0)
+    assert hashed[0] == 32 + len(HX)
 
 
 # --- twins ----------------------------------------------------------------------------------------

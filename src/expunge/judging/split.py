@@ -59,9 +59,9 @@ def tune_and_judge(
     In this order a row never changes sides, whatever is forgotten later. Raises TaskError where
     more than 1 % of it is also in a forget set.
     """
-    rows = digested(holdout)
-    fresh, dropped = clean_holdout(rows, forget)
-    known = _contents(forget if retain is None else [*forget, retain])
+    rows, gone = digested(holdout), [digested(part) for part in forget]
+    fresh, dropped = clean_holdout(rows, gone)
+    known = _contents(gone if retain is None else [*gone, retain])
     repeats = None if retain is None else len(fresh) - len(_without(fresh, known))
     tune, judge = (_without(part, known) for part in split_holdout(rows, seed))
     return Split(tune=tune, judge=judge, dropped=dropped, repeats=repeats)

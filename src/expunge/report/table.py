@@ -188,8 +188,7 @@ def limits_line(limits: Limits) -> str:
 
 def claims_in_words(record: RunRecord) -> str:
     """What the method can support at most, and what was found: "at most outputs; not measured"."""
-    found = {
-        claim: verdict for claim, verdict in record.verdicts.items() if verdict != NOT_MEASURED
-    }
-    words = ", ".join(f"{claim} {verdict}" for claim, verdict in found.items())
-    return f"at most {', '.join(record.ceiling)}; {words or NOT_MEASURED}"
+    verdicts = record.verdicts
+    words = ", ".join(f"{claim} {verdict}" for claim, verdict in verdicts.items())
+    judged = any(verdict != NOT_MEASURED for verdict in verdicts.values())
+    return f"at most {', '.join(record.ceiling)}; {words if judged else NOT_MEASURED}"
