@@ -117,7 +117,7 @@ def membership() -> None:
     for seed in SEEDS:
         generator = torch.Generator().manual_seed(100 + seed)
         chosen = torch.randperm(len(rows), generator=generator)[:RECORDS]
-        judge = tune_and_judge(holdout, [rows.select(chosen)], seed).judge
+        judge = tune_and_judge(holdout, [rows.select(chosen)], None).judge
         assert judge is not None
         shown = {
             which: tuple(

@@ -90,7 +90,7 @@ def against_published() -> None:
     inputs = clothes.tensors[0][:BATCH]
     many = in_turns(models, inputs, rounds=40)
     one = in_turns(models, inputs[:1], rounds=40, calls=25)
-    judge = tune_and_judge(holdout, [task.forget], 0).judge
+    judge = tune_and_judge(holdout, [task.forget], None).judge
     assert task.retain is not None
     assert judge is not None
     plain = [_read(model, part) for part in (task.forget, task.retain, judge)]

@@ -176,6 +176,13 @@ class Reason(enum.Enum):
             "models would tell (measured: {measured})"
         ),
     )
+    TWINS = (
+        "twins",
+        (
+            "{count:,} of {records:,} records stay in the training data under another id, with the "
+            "same content: whether they are forgotten cannot be told (measured: {measured})"
+        ),
+    )
     IN_MEMORY = ("in-memory", "judged in memory alone: {unfit} (measured: {measured})")
     TOO_FEW = ("too-few", "too few")
 

@@ -12,13 +12,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Any, Literal, final, get_args
 
 from expunge.errors import InputError
 from expunge.reasons import Reason, reason_of
 from expunge.settings import Range
 
 __all__ = [
+    "NOT_MEASURED",
     "RECORD_VERSION",
     "Aim",
     "CertificateState",
@@ -49,6 +50,10 @@ Aim = Literal["absent", "unseen"]
 
 Claim = Literal["outputs", "features", "file"]
 """What a method can support at most; the three are judged separately and never blended."""
+
+
+NOT_MEASURED = "not measured"
+"""The verdict on a claim that no audit has judged yet."""
 
 
 Scope = Literal["classes", "records"]
@@ -211,6 +216,10 @@ class Cost:
     buffers_changed: int
 
 
+def _unmeasured() -> dict[Claim, str]:
+    return dict.fromkeys(get_args(Claim), NOT_MEASURED)
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
@@ -221,6 +230,11 @@ class RunRecord:
     `notes` are sentences a reader must see (which stop rule fired, `transplanted`, refusals).
     `log` holds the scalars a method reported, in order. `attempts` counts earlier runs of the same
     request on the same model in the folder where the run was saved, by "method outcome".
+    `ceiling` are the claims that the method can support at most, and `verdicts` says of each of the
+    three what an audit has found: `not measured` until one has judged it.
+    `repeats_count` counts holdout rows that are also among the training rows that stay, and were
+    left out; `twins_count` forget records served whose content stays under another id; None where
+    the training rows were not compared.
     `forget_count` is what was asked, `served_count` less the records that the method refused,
     `certified_count` those that the certificate claims something for; None in records from before
     they were kept.
@@ -232,7 +246,7 @@ class RunRecord:
     seed: int
     aim: Aim
     scope: Scope
-    claims: tuple[Claim, ...]
+    ceiling: tuple[Claim, ...]
     structure: Structure
     outcome: OutcomeReport
     limits: Limits
@@ -254,6 +268,9 @@ class RunRecord:
     served_count: int | None = None
     certified_count: int | None = None
     certificate: CertificateState | None = None
+    repeats_count: int | None = None
+    twins_count: int | None = None
+    verdicts: Mapping[Claim, str] = field(default_factory=_unmeasured)
 
 
 @final
@@ -333,18 +350,21 @@ def to_json(value: Any) -> str:
     return json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n"
 
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+"""Of the records written today; version 1, where `ceiling` was called `claims`, is read too."""
 
 
 def read_record(text: str, *, source: str = "record.json") -> RunRecord:
     """Read what `to_json(record)` wrote; raises InputError for anything else."""
     try:
         facts = json.loads(text)
-        if facts["version"] != RECORD_VERSION:
+        if facts["version"] not in range(1, RECORD_VERSION + 1):
             raise InputError(
-                f"Expected {source} of version {RECORD_VERSION}, got {facts['version']!r}. A "
+                f"Expected {source} of version 1 to {RECORD_VERSION}, got {facts['version']!r}. A "
                 "newer Expunge wrote it: update."
             )
+        if facts["version"] == 1:
+            facts["ceiling"] = facts.pop("claims")
         outcome = facts["outcome"]
         facts["outcome"] = OutcomeReport(
             outcome=Outcome(outcome["outcome"]),
@@ -354,7 +374,7 @@ def read_record(text: str, *, source: str = "record.json") -> RunRecord:
         )
         facts["limits"] = Limits(**facts["limits"])
         facts["cost"] = Cost(**facts["cost"])
-        facts["claims"] = tuple(facts["claims"])
+        facts["ceiling"] = tuple(facts["ceiling"])
         facts["notes"] = tuple(facts["notes"])
         facts["log"] = {k: tuple(float(x) for x in v) for k, v in facts["log"].items()}
         facts["settings"] = {

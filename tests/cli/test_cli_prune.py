@@ -1,6 +1,8 @@
 """`prune` as an engineer, an auditor and a holder meet it on the command line."""
 
 import json
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -355,9 +357,9 @@ def test_check_says_how_many_records_are_identical_to_rows_that_stay(project):
 
 
 def test_side_effects_and_loosened_limits_are_on_the_terminal(project):
-    _, _, err = project.run("unlearn", project.job())
+    _, out, err = project.run("unlearn", project.job(), "--json")
     assert "side effects on judge rows share limit got other logits" in err
-    assert "changed class 0.00 %" in err
+    assert f"changed class {json.loads(out)['figures']['others_flipped']:.2f} %" in err
     assert "(limits: " not in err
     limits = "[limits]\nmost_moved = 50.0\nmean_drop = 3.0\n"
     code, out, err = project.run("unlearn", project.job(extra=limits), "--json")
@@ -366,3 +368,60 @@ def test_side_effects_and_loosened_limits_are_on_the_terminal(project):
     assert code == (13 if figures["others_moved"] > 50 else 0)
     assert "(limits: mean_drop 3 instead of 2, most_moved 50 instead of 100)" in err
     assert "50 %" in err
+
+
+def _repeated(project, count):
+    """The holdout gets training rows of a class that stays."""
+    train, holdout = (dict(np.load(project.folder / f"{n}.npz")) for n in ("train", "holdout"))
+    own = np.flatnonzero(train["y"] == 0)[:count]
+    more = {key: np.concatenate([holdout[key], train[key][own]]) for key in ("x", "y", "id")}
+    np.savez(project.folder / "holdout.npz", **more)
+
+
+def test_repeats_in_the_holdout_are_an_error_unless_expected(project):
+    _repeated(project, 20)
+    for command in ("check", "unlearn"):
+        code, _, err = project.run(command, project.job())
+        assert code == 2
+        assert "20 of 660 of its rows are also among the training rows that stay" in err
+    expected = project.job(
+        ('holdout = "holdout.npz"', 'holdout = "holdout.npz"\nrepeats = "expected"')
+    )
+    code, out, err = project.run("check", expected, "--json")
+    assert (code, json.loads(out)["repeats_count"]) == (0, 20)
+    assert "(20 dropped: also among the training rows that stay)" in err
+    code, out, err = project.run("unlearn", expected, "--json")
+    assert (code, json.loads(out)["repeats_count"]) == (0, 20), err
+    assert "note: 20 holdout rows are also among the training rows that stay" in err
+    stored = tomllib.loads((Path(json.loads(out)["run"]) / "job.toml").read_text())
+    assert stored["data"]["repeats"] == "expected"
+
+
+def test_repeats_have_two_words_in_a_job(project):
+    job = project.job(('holdout = "holdout.npz"', 'holdout = "holdout.npz"\nrepeats = "some"'))
+    code, _, err = project.run("check", job)
+    assert code == 2
+    assert """Expected `data.repeats` to be "error" or "expected", got 'some'.""" in err
+
+
+def test_claims_are_said_to_be_a_ceiling_that_nobody_has_measured(project):
+    _, out, err = project.run("unlearn", project.job(), "--json")
+    facts = json.loads(out)
+    assert facts["ceiling"] == ["outputs"]
+    assert set(facts["verdicts"].items()) == {
+        (claim, "not measured") for claim in ("outputs", "features", "file")
+    }
+    assert "claims: at most outputs; not measured" in err
+
+
+def test_twins_are_told_by_check_and_by_a_run(project):
+    _copy(project)
+    request = ("[forget]\nclasses = [1]", "[forget]\nindices = [1, 5, 9]")
+    fine = ('name = "prototype-surgery"', 'name = "fine-tune"')
+    job = project.job(request, fine)
+    _, out, err = project.run("check", job, "--json")
+    assert json.loads(out)["twins_count"] == 1
+    assert "twins 1 of 3 records stay in train under another id" in err
+    _, out, err = project.run("unlearn", job, "--json")
+    assert json.loads(out)["twins_count"] == 1
+    assert "note: 1 forget records stay in the training data under another id" in err

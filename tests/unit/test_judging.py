@@ -267,7 +267,10 @@ def _holdout(labels, offset=0):
     )
 
 
-@given(labels=st.lists(st.integers(0, 3), min_size=1, max_size=60), seed=st.integers(0, 99))
+SEEDS = st.none() | st.integers(0, 99)
+
+
+@given(labels=st.lists(st.integers(0, 3), min_size=1, max_size=60), seed=SEEDS)
 def test_split_is_a_stratified_partition(labels, seed):
     rows = _holdout(labels)
     tune, judge = split_holdout(rows, seed)
@@ -278,7 +281,7 @@ def test_split_is_a_stratified_partition(labels, seed):
         assert b - a in (0, 1)
 
 
-@given(order=st.permutations(range(24)), seed=st.integers(0, 99))
+@given(order=st.permutations(range(24)), seed=SEEDS)
 def test_split_does_not_depend_on_the_order(order, seed):
     rows = _holdout([0, 1, 2] * 8)
     tune, judge = split_holdout(rows, seed)
@@ -286,9 +289,45 @@ def test_split_does_not_depend_on_the_order(order, seed):
     assert (set(tune.ids), set(judge.ids)) == tuple(set(part.ids) for part in again)
 
 
-def test_split_depends_on_the_seed():
+def test_the_split_of_old_runs_depends_on_their_seed():
     rows = _holdout([0] * 40)
     assert set(split_holdout(rows, 0)[0].ids) != set(split_holdout(rows, 1)[0].ids)
+
+
+def _named(values, labels, prefix="h"):
+    """Rows with these contents, named by their place."""
+    x = torch.tensor(values, dtype=torch.float32)[:, None]
+    return as_rows((x, torch.tensor(labels)), ids=[f"{prefix}{i}" for i in range(len(values))])
+
+
+def _sides(values, labels, prefix="h"):
+    """The contents on each side, by class."""
+    parts = split_holdout(_named(values, labels, prefix))
+    read = [part.batch(torch.arange(len(part))) for part in parts]
+    return [set(zip(y.tolist(), x[:, 0].tolist(), strict=True)) for x, y in read]
+
+
+CONTENTS = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 1)), min_size=1, max_size=40)
+
+
+@given(rows=CONTENTS, order=st.randoms(use_true_random=False))
+def test_content_alone_decides_who_judges(rows, order):
+    tune, judge = _sides(*zip(*rows, strict=True))
+    assert not tune & judge, "rows of one class with the same content lie on one side"
+    shuffled = list(rows)
+    order.shuffle(shuffled)
+    assert _sides(*zip(*shuffled, strict=True), prefix="other") == [tune, judge]
+    once = list(set(rows))
+    assert _sides(*zip(*once, strict=True)) == [tune, judge], "nor do copies decide"
+
+
+@given(rows=CONTENTS, more=st.tuples(st.integers(0, 15), st.integers(0, 1)))
+def test_a_row_more_moves_at_most_one_other_content(rows, more):
+    before = _sides(*zip(*rows, strict=True))
+    after = _sides(*zip(*[*rows, more], strict=True))
+    moved = {(label, value) for label, value in before[0] ^ (after[0] - {more[::-1]})}
+    assert len(moved - {more[::-1]}) <= 1
+    assert all(label == more[1] for label, _ in moved)
 
 
 def test_overlap_up_to_one_percent_is_dropped_and_counted():
@@ -371,9 +410,9 @@ def test_rows_never_change_sides_when_others_are_dropped():
     from expunge.judging.split import tune_and_judge
 
     rows = _holdout([0] * 201 + [1] * 200)
-    tune, judge = split_holdout(rows, 0)
+    tune, judge = split_holdout(rows)
     for one in (tune.select(torch.tensor([0])), judge.select(torch.tensor([0]))):
-        kept = tune_and_judge(rows, [one], 0)
+        kept = tune_and_judge(rows, [one], None)
         assert kept.dropped == 1
         assert set(kept.tune.ids) == set(tune.ids) - set(one.ids)
         assert set(kept.judge.ids) == set(judge.ids) - set(one.ids)

@@ -5,10 +5,21 @@ import json
 
 import pytest
 
+import expunge
 from expunge import errors
 from expunge.methods import METHODS
 from expunge.reasons import Reason
-from expunge.records import Limits, Measurement, NotMeasured, Outcome, OutcomeReport, to_json
+from expunge.records import (
+    Limits,
+    Measurement,
+    NotMeasured,
+    Outcome,
+    OutcomeReport,
+    read_record,
+    to_json,
+)
+from expunge.report.table import claims_in_words
+from expunge.testing import toy
 
 
 def test_json_of_every_kind_of_value():
@@ -43,6 +54,18 @@ def test_records_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         limits.mean_drop = 50.0
     assert limits == Limits(forget_accuracy=5.0, mean_drop=2.0, worst_drop=10.0)
+
+
+def test_claims_are_a_ceiling_with_what_was_found_beside_it():
+    made = toy("mlp")
+    record = expunge.unlearn(made.trained(), expunge.MuMis.small(), made.absent(3), seed=0).record
+    assert claims_in_words(record) == "at most outputs, features; not measured"
+    judged = dataclasses.replace(record, verdicts={**record.verdicts, "outputs": "supported"})
+    assert claims_in_words(judged) == (
+        "at most outputs, features; outputs supported, features not measured, file not measured"
+    )
+    back = read_record(to_json(judged))
+    assert (back.ceiling, back.verdicts) == (judged.ceiling, judged.verdicts)
 
 
 def test_measurements_keep_their_interval():

@@ -379,6 +379,7 @@ def test_a_class_has_a_complete_certificate_and_other_methods_none():
     assert (gone.certificate, gone.certified_count) == ("complete", gone.forget_count)
     masked = unlearn(MADE.trained(), expunge.MaskClass(), MADE.absent(3), seed=0).record
     assert (masked.certificate, masked.certified_count) == ("none", 0)
-    rejected = _pruned(_copied(), spec="mispredict").record
-    assert not rejected.outcome.outcome.accepted
+    task, limits = forget_indices(_copied(), WANTED, holdout=HOLDOUT), expunge.Limits(most_moved=0)
+    rejected = unlearn(_model(), Prune(form="gated"), task, seed=0, limits=limits).record
+    assert rejected.outcome.outcome is Outcome.WRECKED
     assert rejected.certificate == "none"

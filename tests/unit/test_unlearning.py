@@ -749,7 +749,7 @@ def _patch_elements(model):
 
 def _published(model, wanted, train=None, seed=0):
     task = forget_indices(
-        train or _pair(MADE.train), wanted, holdout=_pair(MADE.holdout, slice(200))
+        train or _pair(MADE.train), wanted, holdout=_pair(MADE.holdout, slice(100, 300))
     )
     return unlearn(model, Prune.as_published(), task, seed=seed)
 

@@ -98,7 +98,7 @@ def audit(
         initial=initial,
         areas=areas,
         said=said,
-        seed=result.split_seed,
+        seed=0,
     )
     standing = tuple(standing_in(compared, name, models[name][0]) for name in names)
     case = _case(result, task, gone, areas, said, standing)
@@ -168,5 +168,5 @@ def _case(
             )
             for part, (area, places) in areas.parts.items()
         },
-        seed=result.split_seed,
+        seed=result.record.seed,
     )

@@ -84,7 +84,10 @@ def _judge_rows(result: Unlearned, task: ForgetTask) -> Rows | None:
     if task.holdout is None:
         return None
     past = [r.rows for r in result.forgotten if r.rows is not None]
-    return tune_and_judge(task.holdout, [task.forget, *past], result.split_seed).judge
+    stays = None
+    if result.record.repeats_count and task.retain is not None:
+        stays = never_forgotten(task.retain, result.forgotten)
+    return tune_and_judge(task.holdout, [task.forget, *past], result.split_seed, stays).judge
 
 
 def logits_in(

@@ -48,6 +48,9 @@ class DataTable(BaseModel):
     views: str | None = Field(
         default=None, description=_VIEWS, pattern=rf"^(images|none|{FORM.pattern})$"
     )
+    repeats: Literal["error", "expected"] = Field(
+        default="error", description='"error" or "expected"'
+    )
 
 
 @final

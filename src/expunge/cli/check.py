@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
-_LOOK = 2048
 _SIZES = (
     "forget_count",
+    "twins_count",
     "retain_count",
     "tune_count",
     "judge_count",
     "dropped_from_holdout",
+    "repeats_count",
     "statistics",
 )
+_LOOK = 2048
 _AUDITED = 2 * 2_000
 
 
@@ -59,6 +61,7 @@ def _check(screen: Screen, path: Path, method_name: str | None, *, as_json: bool
             head=job.model.head,
             initial=work.initial,
             limits=work.limits,
+            repeats=job.data.repeats,
         )
         references = references_of(job, work.factory, work.rows, work.model, work.task)
         ahead = _ahead(foreseen(found.request))
@@ -168,15 +171,14 @@ def _show(screen: Screen, facts: dict[str, Any]) -> None:
     expected = facts["expected_seconds"]
     retain = facts["retain_count"]
     stays = "not given" if retain is None else f"{retain:,} rows"
-    holdout = f"{facts['tune_count']:,} to tune, {facts['judge_count']:,} to judge" + (
-        f" ({facts['dropped_from_holdout']} dropped)" if facts["dropped_from_holdout"] else ""
-    )
+    holdout = f"{facts['tune_count']:,} to tune, {facts['judge_count']:,} to judge" + _left(facts)
     rows = [
         ("method", facts["method"]),
         ("head", head),
         ("accuracy before", f"{facts['accuracy']:.2f} % on {facts['accuracy_rows']}"),
         ("forget", f"{facts['forget_count']:,} rows matched" + _joined(facts)),
         *_refused(facts),
+        *_twins(facts),
         ("what stays", stays),
         ("holdout", holdout if facts["judge_count"] else "none: the outcome stays open"),
         ("needs, all met", ", ".join(facts["needs"])),
@@ -217,6 +219,24 @@ def _refused(facts: dict[str, Any]) -> list[tuple[str, str]]:
     why = " or ".join(facts["refused_reasons"])
     words = f"{refused:,} of {asked:,} records {verb} {why}: {they} would be refused"
     return [("refused", words)]
+
+
+def _twins(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The row that says how many records stay under another id, where there are some."""
+    count = facts["twins_count"]
+    if not count:
+        return []
+    words = f"{count:,} of {facts['forget_count']:,} records stay in train under another id"
+    return [("twins", words)]
+
+
+def _left(facts: dict[str, Any]) -> str:
+    """How many rows the holdout loses, and to what."""
+    lost = (
+        (facts["dropped_from_holdout"], "dropped: also to be forgotten"),
+        (facts["repeats_count"], "dropped: also among the training rows that stay"),
+    )
+    return "".join(f" ({count:,} {words})" for count, words in lost if count)
 
 
 def _readable(seconds: float) -> str:

@@ -179,7 +179,8 @@ def _certified(screen: Screen, original: Any, train: Any, holdout: Any, folder: 
             f"{found.verdict} and {refused.verdict}. This is our bug."
         )
     broken = next(claim.name for claim in refused.claims if claim.status == "refuted")
-    form = result.record.notes[0].partition(". ")[0].removeprefix("form: ")
+    said = next(note for note in result.record.notes if note.startswith("form: "))
+    form = said.partition(". ")[0].removeprefix("form: ")
     return [
         f"Closing act: {RECORDS} records forgotten with prune, signed with a throw-away key",
         f"  form: {form}",

@@ -29,6 +29,7 @@ holdout = "mypkg.data:test"            # rows never trained on; without them the
 # ids = "ids.txt"                      # one a row; otherwise the npz's id, else the row number
 # views = "images"                     # mirrored, shifted; or "mypkg.data:views": labels stay
 # statistics = "S.safetensors"         # from: expunge statistics job.toml --out S.safetensors
+# repeats = "expected"                 # the holdout may repeat training rows: they are left out
 
 [forget]                               # exactly one of classes, indices, ids
 classes = [1]

@@ -99,6 +99,7 @@ def _run(
                 initial=work.initial,
                 factory=work.factory,
                 limits=work.limits,
+                repeats=job.data.repeats,
                 progress=progress,
             )
         run = expunge.save_run(result, out, job=facts)
@@ -144,6 +145,7 @@ def _exit_code(record: RunRecord, require: Required) -> int:
 def _show(screen: Screen, result: Unlearned, report: AuditReport) -> None:
     from expunge.report.table import (
         audit_rows,
+        claims_in_words,
         detail_rows,
         limits_line,
         side_effect_rows,
@@ -160,6 +162,7 @@ def _show(screen: Screen, result: Unlearned, report: AuditReport) -> None:
         screen.say(f"note: {note}")
     outcome = f"{result.outcome.outcome.value}: {result.outcome.reason}"
     screen.say(outcome + limits_line(result.record.limits))
+    screen.say(f"claims: {claims_in_words(result.record)}")
     screen.say(f"certificate: {_certificate(result.record)}")
 
 
@@ -188,14 +191,23 @@ def _facts(run: Path, audit: Path, result: Unlearned, report: AuditReport) -> di
         "certified_count": result.record.certified_count,
         "level": report.level,
         "standing": json.loads(to_json(report.standing)),
+        "repeats_count": result.record.repeats_count,
+        "twins_count": result.record.twins_count,
+        "ceiling": list(result.record.ceiling),
+        "verdicts": dict(result.record.verdicts),
         "measurements": json.loads(to_json(report.measurements)),
     }
 
 
 def _advice(job: Path, run: Path, result: Unlearned) -> str:
     from expunge.certificate.envelope import CERTIFICATE
+    from expunge.reasons import Reason
 
     outcome = result.outcome.outcome.value
+    if result.outcome.why is Reason.TWINS:
+        return (
+            f"forget the rows that {run}/private/twins.json names too, then: expunge unlearn {job}"
+        )
     if outcome == "incomplete":
         return (
             f"forget the rows that {run}/private/left.json names too, for instance with "

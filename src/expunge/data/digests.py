@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from expunge.data.rows import Inputs, Rows
 
-__all__ = ["content_digests", "digests_of"]
+__all__ = ["content_digests", "digested", "digests_of"]
 
 
 def _row_bytes(value: Tensor) -> npt.NDArray[np.uint8]:
@@ -20,8 +22,13 @@ def _row_bytes(value: Tensor) -> npt.NDArray[np.uint8]:
     return flat.view(torch.uint8).numpy()
 
 
-def content_digests(rows: Rows, *, batch_size: int = 512) -> list[bytes]:
-    """BLAKE2b digest of the content of each row (inputs, not the label), in order."""
+def content_digests(rows: Rows, *, batch_size: int = 512) -> Sequence[bytes]:
+    """BLAKE2b digest of the content of each row (inputs, not the label), in order.
+
+    Rows that carry their digests are not read.
+    """
+    if rows.digests is not None:
+        return rows.digests
     digests: list[bytes] = []
     for inputs, labels in rows.batches(batch_size):
         digests += digests_of(inputs, len(labels))
@@ -43,3 +50,8 @@ def digests_of(inputs: Inputs, n: int) -> list[bytes]:
             total.update(content[i].tobytes())
         digests.append(total.digest())
     return digests
+
+
+def digested(rows: Rows) -> Rows:
+    """The same rows with their digests, so that they are read for these once; views keep them."""
+    return rows if rows.digests is not None else replace(rows, digests=tuple(content_digests(rows)))

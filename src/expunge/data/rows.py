@@ -26,7 +26,8 @@ Inputs = Tensor | dict[str, Tensor]
 class Rows(Dataset[tuple[Any, int]]):
     """Rows of a data set: inputs on demand, labels (n,) int64 and unique ids at hand.
 
-    `given_ids` says whether the ids were given, or are mere row numbers.
+    `given_ids` says whether the ids were given, or are mere row numbers. `digests` are those of the
+    content of each row, where they have been computed (`expunge.data.digests`).
 
     Also a map-style Dataset of `(x, y)`, so that a user's training function can read it.
     """
@@ -36,6 +37,7 @@ class Rows(Dataset[tuple[Any, int]]):
     index: Tensor
     read: Callable[[Tensor], tuple[Inputs, Tensor]]
     given_ids: bool = False
+    digests: tuple[bytes, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -75,4 +77,5 @@ class Rows(Dataset[tuple[Any, int]]):
             self.index[positions],
             self.read,
             self.given_ids,
+            None if self.digests is None else tuple(self.digests[i] for i in chosen),
         )

@@ -6,11 +6,19 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from expunge.records import Limits, Measurement, NotMeasured, Standing
+from expunge.records import (
+    NOT_MEASURED,
+    Limits,
+    Measurement,
+    NotMeasured,
+    RunRecord,
+    Standing,
+)
 
 __all__ = [
     "Audited",
     "audit_rows",
+    "claims_in_words",
     "detail_rows",
     "limits_line",
     "side_effect_rows",
@@ -216,3 +224,11 @@ def limits_line(limits: Limits) -> str:
         if getattr(limits, f.name) != getattr(usual, f.name)
     ]
     return f" (limits: {', '.join(others)})" if others else ""
+
+
+def claims_in_words(record: RunRecord) -> str:
+    """What the method can support at most, and what was found: "at most outputs; not measured"."""
+    verdicts = record.verdicts
+    words = ", ".join(f"{claim} {verdict}" for claim, verdict in verdicts.items())
+    judged = any(verdict != NOT_MEASURED for verdict in verdicts.values())
+    return f"at most {', '.join(record.ceiling)}; {words if judged else NOT_MEASURED}"

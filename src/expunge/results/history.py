@@ -32,7 +32,7 @@ class History:
     """
 
     requests: tuple[Forgotten, ...]
-    split_seed: int
+    split_seed: int | None
     refused: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
 
@@ -93,7 +93,7 @@ def read_history(path: Path, record: RunRecord) -> History:
         )
         history = History(
             requests=requests,
-            split_seed=int(facts["split_seed"]),
+            split_seed=_seed(facts["split_seed"], record),
             refused={str(k): str(v) for k, v in facts.get("refused", {}).items()},
             digests=_digests(facts),
         )
@@ -128,12 +128,20 @@ def _labels(request: Mapping[str, Any]) -> tuple[int, ...] | None:
     return labels
 
 
-def _public_split_seed(path: Path, record: RunRecord) -> int:
+def _seed(value: Any, record: RunRecord) -> int | None:
+    """The seed of the split; runs of record version 1 always have one."""
+    return None if value is None and record.version > 1 else int(value)
+
+
+def _public_split_seed(path: Path, record: RunRecord) -> int | None:
     try:
-        return int(tomllib.loads((path / "job.toml").read_text(encoding="utf-8"))["split_seed"])
+        facts = tomllib.loads((path / "job.toml").read_text(encoding="utf-8"))
+        return _seed(
+            facts["split_seed"] if record.version == 1 else facts.get("split_seed"), record
+        )
     except (OSError, KeyError, TypeError, ValueError) as error:
         if record.earlier_requests == 0:
-            return record.seed
+            return record.seed if record.version == 1 else None
         raise InputError(
             f"Expected `split_seed` in {path / 'job.toml'}, but reading it raised "
             f"{type(error).__name__}: {error}. Take the file from a copy."

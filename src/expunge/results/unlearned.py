@@ -28,9 +28,11 @@ class Unlearned:
 
     `original` is the model that was given (not a copy). `forgotten` lists every request so far,
     the latest last; `refused` says by id for which records of the latest one nothing was done, and
-    why: these are not forgotten. `split_seed` fixes the holdout split for all later requests and
-    audits. `history_known` is False for a run loaded without its private part: it cannot serve
-    further. `evidence` is what a certificate is written from, where the method proves something;
+    why: these are not forgotten. `twins` has, by the id of a record that was served, the ids of the
+    rows that stay and have its content. `split_seed` is None where the holdout is split by content,
+    and the seed of the split in a sequence that began with a run of record version 1.
+    `history_known` is False for a run loaded without its private part: it cannot serve further.
+    `evidence` is what a certificate is written from, where the method proves something;
     `certificate` the digest of the one saved with the run, where it was loaded from a folder.
     `read` holds the logits that the door has read, in memory only, so that no row passes through
     the same weights twice.
@@ -40,13 +42,14 @@ class Unlearned:
     record: RunRecord
     statistics: FeatureStatistics | None
     forgotten: tuple[Forgotten, ...]
-    split_seed: int
+    split_seed: int | None
     original: nn.Module | None = None
     head: Head | None = None
     history_known: bool = True
     evidence: Evidence | None = None
     certificate: str | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
+    twins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     read: Read | None = None
 
     @property

@@ -67,4 +67,5 @@ def public_job(
         data.update({k: _HIDDEN for k in ("forget", "ids") if data.get(k) is not None})
     if job is not None:
         public["files"] = {k: v for k, v in job.files.items() if k not in hidden}
-    return {"split_seed": result.split_seed, **public}
+    seed = result.split_seed  # of runs from before the content decided
+    return public if seed is None else {"split_seed": seed, **public}

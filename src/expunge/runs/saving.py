@@ -14,7 +14,7 @@ import numpy as np
 from expunge.certificate import Evidence, write_certificate
 from expunge.errors import InputError, OutputError
 from expunge.network.weights import save_weights, writing
-from expunge.records import to_json
+from expunge.records import RECORD_VERSION, to_json
 from expunge.results.history import history_text
 from expunge.results.report import AuditReport
 from expunge.results.unlearned import Unlearned
@@ -45,7 +45,8 @@ def save_run(
         path = Path("runs") / f"{utc_stamp()}-{result.record.method}-{digest}"
     path = Path(path)
     attempts = earlier_attempts(path.absolute().parent, result.record, result.forgotten[-1])
-    record = to_json(dataclasses.replace(result.record, attempts=attempts))
+    known = dataclasses.replace(result.record, attempts=attempts, version=RECORD_VERSION)
+    record = to_json(known)
     full = full_job(result, job)
     with new_folder(path) as folder:
         save_weights(result.model, folder / weights_name(result.record))
@@ -68,6 +69,8 @@ def save_run(
             write_certificate(folder, result.evidence)
         if result.evidence is not None or result.refused:
             write_private(private / "left.json", _left(result).encode())
+        if result.twins:
+            write_private(private / "twins.json", _twins(result).encode())
     return path
 
 
@@ -116,6 +119,12 @@ def _left(result: Unlearned) -> str:
         for text, reason in result.refused.items()
         if text not in named
     ]
+    return json.dumps(entries, ensure_ascii=False, indent=2) + "\n"
+
+
+def _twins(result: Unlearned) -> str:
+    """Records whose content stays under another id, with the ids of the rows that stay."""
+    entries = [{"id": text, "the same as": list(others)} for text, others in result.twins.items()]
     return json.dumps(entries, ensure_ascii=False, indent=2) + "\n"
 
 

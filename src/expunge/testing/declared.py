@@ -94,7 +94,7 @@ def record_complete(subject: Subject) -> None:
     fields = {f.name for f in dataclasses.fields(subject.method)}  # type: ignore[arg-type]
     subject.require(set(written["settings"]) == fields, "the record lacks some settings")
     subject.require((written["method"], written["seed"]) == (info.name, 3), "wrong name or seed")
-    subject.require(written["claims"] == list(info.claims), "wrong claims in the record")
+    subject.require(written["ceiling"] == list(info.claims), "wrong ceiling in the record")
     changed = written["cost"]["parameters_changed"]
     subject.require(0 < changed <= written["cost"]["parameters"], "implausible count of changes")
     touched = written["cost"]["samples_touched"]

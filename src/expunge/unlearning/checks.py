@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from expunge.data.copies import Views, checked_views, refuse_unfit_views
 from expunge.data.rows import Inputs, Rows
 from expunge.errors import DataError, InputError, ModelError, TaskError, UnsupportedError
+from expunge.judging.split import Repeats
 from expunge.methods.base import Method
 from expunge.network.answers import as_logits
 from expunge.network.calls import frozen_statistics, to_device, tried
@@ -28,6 +29,7 @@ __all__ = [
     "checked_limits",
     "checked_method",
     "checked_model",
+    "checked_repeats",
     "checked_seed",
     "checked_task",
     "look_at_data",
@@ -43,6 +45,13 @@ def checked_seed(seed: int) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InputError(f"Expected `seed` to be an integer from 0, got {seed!r}.")
     return seed
+
+
+def checked_repeats(repeats: Repeats) -> Repeats:
+    """What many repeats in the holdout are; raises InputError for anything else."""
+    if repeats not in get_args(Repeats):
+        raise InputError(f'Expected `repeats` to be "error" or "expected", got {repeats!r}.')
+    return repeats
 
 
 def checked_limits(limits: Limits | None) -> Limits:

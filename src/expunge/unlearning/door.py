@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from expunge.data.copies import Views
 from expunge.data.rows import Rows
 from expunge.errors import InputError
+from expunge.judging.split import Repeats
 from expunge.methods.base import Method, Progress
 from expunge.methods.run import Means
 from expunge.network.state import device_of
@@ -26,6 +27,7 @@ from expunge.unlearning.checks import (
     checked_limits,
     checked_method,
     checked_model,
+    checked_repeats,
     checked_seed,
     checked_task,
     look_at_data,
@@ -33,7 +35,8 @@ from expunge.unlearning.checks import (
     with_references,
     with_views,
 )
-from expunge.unlearning.history import settled, split_of, without_forgotten
+from expunge.unlearning.compared import split_of, twins_of
+from expunge.unlearning.history import settled, without_forgotten
 from expunge.unlearning.looks import judged, looked_at
 from expunge.unlearning.promises import kept_promises
 from expunge.unlearning.record import result_of
@@ -59,6 +62,7 @@ def unlearn(
     limits: Limits | None = None,
     views: str | Views | None = None,
     references: Sequence[nn.Module | Unlearned] = (),
+    repeats: Repeats = "error",
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Unlearned:
@@ -73,6 +77,10 @@ def unlearn(
     trained anew without the forget set, or results of `Retrain`: from three on, what they do is
     what the outcome is measured against. Raises an `ExpungeError` before any edit if something is
     wrong.
+
+    Holdout rows with the content of a training row that stays leave the holdout and are counted,
+    where the method reads the training rows; more than 1 % of them are an error, unless `repeats`
+    is "expected".
 
     What comes back and is judged is rebuilt from the bytes of the edited weights, in a module that
     `factory` builds (as for `load_run`), or by default in a second copy of the given model.
@@ -90,7 +98,7 @@ def unlearn(
         batch_size=checked_count(batch_size, "batch_size"),
         progress=progress,
     )
-    request = _opened(model, method, task, means, views, references)
+    request = _opened(model, method, task, means, views, references, checked_repeats(repeats))
     empty = empty_for(request, factory)
     copied = private_copy(request)
     look = looked_at(request, copied)
@@ -116,6 +124,7 @@ def _opened(
     means: Means,
     views: str | Views | None,
     references: Sequence[nn.Module | Unlearned],
+    repeats: Repeats,
 ) -> Request:
     """Check everything that can be checked before an edit; nothing is copied or changed."""
     earlier = model if isinstance(model, Unlearned) else None
@@ -127,12 +136,12 @@ def _opened(
         )
     given = checked_model(model.model if isinstance(model, Unlearned) else model)
     method, asked = checked_method(method), checked_task(task)
-    past = Past.of(earlier, means.seed)
+    past = Past.of(earlier)
     served = past.serving(with_references(with_views(asked, views), references), method)
     refuse_unfit(method, served)
     found = look_at_data(given, method, served, means.head or past.head)
     kept, known = without_forgotten(served, past, method, found)
-    split, heard = split_of(kept, known)
+    split, heard = split_of(kept, known, method, repeats)
     final_task, said = settled(kept, heard, given, method, found)
     request = Request(
         model=given,
@@ -191,6 +200,19 @@ class Rehearsal:
         return self.request.split.dropped
 
     @property
+    def repeats_count(self) -> int | None:
+        """How many holdout rows are also among the rows that stay; None: not compared."""
+        return self.request.split.repeats
+
+    @property
+    def twins_count(self) -> int | None:
+        """How many records that are not refused stay under another id; None: not compared."""
+        final = self.request.task
+        twins = twins_of(final, self.request.method)
+        left = {final.forget.ids[i] for i in self.refused}
+        return None if twins is None else len(set(twins) - left)
+
+    @property
     def statistics(self) -> bool:
         """Whether feature statistics are at hand."""
         return self.request.task.statistics is not None
@@ -213,6 +235,7 @@ def rehearse(
     limits: Limits | None = None,
     views: str | Views | None = None,
     references: Sequence[nn.Module | Unlearned] = (),
+    repeats: Repeats = "error",
 ) -> Rehearsal:
     """Make every check that `unlearn` makes before it edits, and edit nothing."""
     means = Means(
@@ -222,5 +245,5 @@ def rehearse(
         initial=initial,
         limits=checked_limits(limits),
     )
-    request = _opened(model, method, task, means, views, references)
+    request = _opened(model, method, task, means, views, references, checked_repeats(repeats))
     return Rehearsal(request=request, refused=method.refused_by_data(request.task))

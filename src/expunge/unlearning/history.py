@@ -14,16 +14,16 @@ from expunge.errors import ContractError, TaskError
 from expunge.judging.absent import absent_again
 from expunge.judging.again import unseen_again
 from expunge.judging.outputs import Judged, Outputs
-from expunge.judging.split import Split, tune_and_judge
 from expunge.methods.base import Method
 from expunge.reasons import Reason
 from expunge.records import Outcome, OutcomeReport
 from expunge.results.forgotten import Forgotten, found_again, still_there
 from expunge.statistics.features import FeatureStatistics
 from expunge.task import ForgetTask
+from expunge.unlearning.compared import with_digests
 from expunge.unlearning.request import Found, Past, Request
 
-__all__ = ["judge_again", "settled", "split_of", "without_forgotten"]
+__all__ = ["judge_again", "settled", "without_forgotten"]
 
 
 def without_forgotten(
@@ -65,7 +65,7 @@ def without_forgotten(
         chosen=None if task.chosen is None else task.chosen[places],
         gone=gone,
     )
-    taken, joined = _widened(kept, method)
+    taken, joined = _widened(with_digests(kept, method), method)
     if joined:
         notes += (f"{joined} rows with the same input as a record of the request joined it",)
     _refuse_nothing_left(taken, method)
@@ -111,18 +111,6 @@ def _refuse_nothing_left(task: ForgetTask, method: Method) -> None:
             "Expected some rows of `train` to stay, got none: this request and the earlier ones "
             "take all of them. Delete the model instead."
         )
-
-
-def split_of(task: ForgetTask, past: Past) -> tuple[Split, Past]:
-    """The holdout in its halves, without rows that are in a forget set of now or before."""
-    if task.holdout is None:
-        return Split(), past
-    forgotten = [r.rows for r in past.forgotten if r.rows is not None]
-    split = tune_and_judge(task.holdout, [task.forget, *forgotten], past.split_seed)
-    if not split.dropped:
-        return split, past
-    note = f"{split.dropped} holdout rows are also in a forget set and were left out"
-    return split, dataclasses.replace(past, notes=(*past.notes, note))
 
 
 def settled(

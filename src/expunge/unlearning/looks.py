@@ -92,9 +92,8 @@ def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verd
         report = OutcomeReport.of(Outcome.UNDETERMINED, Reason.IN_MEMORY, **facts).given(
             report.figures
         )
-    verdict = Verdict(
-        outcome=served.said(report), before=first, after=after[0], notes=(*notes, *said)
-    )
+    outcome = served.said(served.beside_twins(report))
+    verdict = Verdict(outcome=outcome, before=first, after=after[0], notes=(*notes, *said))
     return _back(stored, verdict)
 
 

@@ -47,7 +47,7 @@ def result_of(
         seed=request.means.seed,
         aim=request.task.aim,
         scope=request.task.scope,
-        claims=request.method.info.claims,
+        ceiling=request.method.info.claims,
         structure=edited.structure,
         outcome=verdict.outcome,
         limits=request.means.limits,
@@ -62,12 +62,14 @@ def result_of(
         digest_after=digest_of(state_of(edited.model)),
         head=None if request.head is None else request.head.name,
         earlier_requests=len(request.past.forgotten),
-        notes=(*notes, *verdict.notes, *void),
+        notes=(*notes, *_twins(served), *verdict.notes, *void),
         log={name: tuple(values) for name, values in work.run.record.scalars.items()},
         environment=environment(request.means.device),
         served_count=len(served.places),
         certified_count=certified,
         certificate=certificate,
+        repeats_count=request.split.repeats,
+        twins_count=None if served.twins is None else len(served.twins),
     )
     return Unlearned(
         model=edited.model,
@@ -79,6 +81,7 @@ def result_of(
         head=edited.head,
         evidence=edited.evidence,
         refused={whole.ids[i]: reason for i, reason in served.refused.items()},
+        twins=served.twins or {},
         read=_read(served.whole, verdict, edited.model),
     )
 
@@ -104,6 +107,13 @@ def _settings(method: Method) -> dict[str, Any]:
 
 def _setting(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None), tuple)) else repr(value)
+
+
+def _twins(served: Served) -> tuple[str, ...]:
+    if not served.twins:
+        return ()
+    count, words = len(served.twins), "stay in the training data under another id"
+    return (f"{count} forget records {words}: rows with the same content",)
 
 
 def _voided(request: Request, edited: Edited) -> tuple[str, ...]:

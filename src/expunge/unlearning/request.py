@@ -30,9 +30,12 @@ __all__ = ["Found", "Look", "Past", "Request", "Seen"]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Past:
-    """What earlier requests left behind; nothing at the first one."""
+    """What earlier requests left behind; nothing at the first one.
 
-    split_seed: int
+    `split_seed` is that of a sequence which began with a run of record version 1, else None.
+    """
+
+    split_seed: int | None = None
     forgotten: tuple[Forgotten, ...] = ()
     statistics: FeatureStatistics | None = None
     head: str | None = None
@@ -41,10 +44,10 @@ class Past:
     notes: tuple[str, ...] = ()
 
     @staticmethod
-    def of(earlier: Unlearned | None, seed: int) -> Past:
+    def of(earlier: Unlearned | None) -> Past:
         """What a run left behind; its outcome is told where it was not accepted."""
         if earlier is None:
-            return Past(split_seed=seed)
+            return Past()
         found = earlier.outcome
         poor = f"the run this one starts from ended {found.outcome.value!r}: {found.reason}"
         return Past(

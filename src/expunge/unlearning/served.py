@@ -21,6 +21,7 @@ from expunge.errors import ContractError, MethodError
 from expunge.judging.outputs import Outputs
 from expunge.reasons import Reason
 from expunge.records import CertificateState, Outcome, OutcomeReport
+from expunge.unlearning.compared import Twins, many, twins_of
 from expunge.unlearning.request import Request
 
 if TYPE_CHECKING:
@@ -35,17 +36,28 @@ class Served:
     """The request without refused records, and at which `places` of the forget rows it stands.
 
     `whole` is the request with them, and `refused` says by position among its forget rows why
-    nothing was done.
+    nothing was done. `twins` are those of the records served, None where none were looked for.
     """
 
     request: Request
     whole: Request
     places: Int[Tensor, " served"]
     refused: Mapping[int, str]
+    twins: Twins | None
 
     def part(self, outputs: Outputs) -> Outputs:
         """The logits of the whole request, on the records that were served."""
         return dataclasses.replace(outputs, forget=outputs.forget[self.places])
+
+    def beside_twins(self, report: OutcomeReport) -> OutcomeReport:
+        """The report, undetermined at best where many records stay in the data as another row."""
+        task, count = self.request.task, len(self.places)
+        if task.aim != "unseen" or report.outcome is not Outcome.DONE:
+            return report
+        if not many(self.twins, count):
+            return report
+        facts = {"count": len(self.twins or ()), "records": count, "measured": report.reason}
+        return OutcomeReport.of(Outcome.UNDETERMINED, Reason.TWINS, **facts).given(report.figures)
 
     def said(self, report: OutcomeReport) -> OutcomeReport:
         """The report with the count: nothing is done where a record was refused."""
@@ -92,7 +104,8 @@ def served_by(request: Request, work: Work) -> Served:
     refused, count = dict(sorted(work.run.record.refused.items())), len(request.task.forget)
     places = torch.tensor([i for i in range(count) if i not in refused], dtype=torch.int64)
     if not refused:
-        return Served(request=request, whole=request, places=places, refused={})
+        twins = twins_of(request.task, request.method)
+        return Served(request=request, whole=request, places=places, refused={}, twins=twins)
     name = request.method.info.name
     if not set(refused) <= set(range(count)) or request.task.scope == "classes":
         raise ContractError(
@@ -106,7 +119,8 @@ def served_by(request: Request, work: Work) -> Served:
             f"({', '.join(sorted(set(refused.values())))}). Use retrain."
         )
     own = _without(request, list(refused))
-    return Served(request=own, whole=request, places=places, refused=refused)
+    twins = twins_of(own.task, own.method)
+    return Served(request=own, whole=request, places=places, refused=refused, twins=twins)
 
 
 def _without(request: Request, refused: list[int]) -> Request:
