@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from expunge.auditing.door import audit
-from expunge.auditing.references import refuse_references
+from expunge.results.references import refuse_references
 from expunge.results.report import AuditReport
 
 __all__ = ["AuditReport", "audit", "refuse_references"]

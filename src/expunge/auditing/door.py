@@ -15,7 +15,6 @@ from expunge.auditing.reading import (
     known_before,
     logits_in,
 )
-from expunge.auditing.references import refuse_known_class, refuse_references
 from expunge.auditing.standing import Compared, standing_in
 from expunge.auditing.tied import refuse_other_original, refuse_other_request
 from expunge.audits import Accuracy, Audit, BiasShift, Case, Divergence, Membership, RowSet
@@ -24,6 +23,7 @@ from expunge.errors import InputError, ModelError
 from expunge.judging.outputs import masked
 from expunge.network.state import device_of, digest_of, state_of
 from expunge.records import Standing
+from expunge.results.references import refuse_known_class, refuse_references
 from expunge.results.report import AuditReport
 from expunge.results.unlearned import Unlearned
 from expunge.runtime.machine import environment, where

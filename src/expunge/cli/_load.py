@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 import expunge
-from expunge.auditing.references import refuse_known_class, refuse_references
 from expunge.cli._imports import imported
 from expunge.cli._job import Job, checked_fields
 from expunge.data.rows import Rows
@@ -22,6 +21,7 @@ from expunge.methods.legacy import current, written
 from expunge.network.passes import logits_of
 from expunge.network.weights import build, load_weights, read_weights
 from expunge.records import Limits
+from expunge.results.references import refuse_known_class, refuse_references
 from expunge.results.unlearned import Unlearned
 from expunge.runs.job import ResolvedJob
 from expunge.runtime.imports import nearest

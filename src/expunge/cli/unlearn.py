@@ -98,6 +98,7 @@ def _run(
                 head=job.model.head,
                 initial=work.initial,
                 factory=work.factory,
+                references=references,
                 limits=work.limits,
                 repeats=job.data.repeats,
                 progress=progress,

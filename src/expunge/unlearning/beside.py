@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -16,17 +16,20 @@ from torch import Tensor, nn
 
 from expunge.data.copies import noisy, spread_of, viewed
 from expunge.data.rows import Rows
+from expunge.errors import ModelError
+from expunge.judging.independence import agreement_of, chosen_retained, seen_auc, standing_of
 from expunge.judging.outputs import Beside, Outputs, Sight
 from expunge.network.passes import logits_of
 from expunge.network.placed import placed
+from expunge.records import Standing
+from expunge.results.references import refuse_known_class
 from expunge.results.unlearned import Unlearned
 from expunge.unlearning.request import Request, Seen
 from expunge.unlearning.served import Served
 
-__all__ = ["beside_of", "seen_beside"]
+__all__ = ["beside_of", "seen_beside", "unverified"]
 
 
-_MOST_RETAINED = 500
 _SEED = 0
 """Which noise, and which rows that stay: the same for every run, so that none can be picked."""
 
@@ -40,29 +43,84 @@ class _Copy:
     judge: Rows
 
 
-def seen_beside(request: Request, copied: nn.Module) -> Seen:
-    """Read with the given model, and with each reference; nothing is edited yet."""
-    task, judge = request.task, request.split.judge
-    references = tuple(_module(reference) for reference in task.references)
-    stored = tuple(
-        _read(request, model, _Copy(task.forget, judge)) if judge is not None else None
-        for model in references
-    )
-    answers = tuple(outputs for outputs in stored if outputs is not None)
-    if task.scope != "records" or judge is None:
-        return Seen(references=answers)
-    copies = _copies(request, judge)
-    stays = _some_that_stay(request)
+def seen_beside(request: Request, copied: nn.Module, stored: Outputs) -> Seen:
+    """Read with the given model, and with each reference; nothing is edited yet.
+
+    `stored` is what the given model answers on the stored rows. Raises ModelError for references
+    that know the class, or have other outputs.
+    """
+    judge = request.split.judge
+    if judge is None:
+        return Seen()
+    records = request.task.scope == "records"
+    references = [
+        _reference(request, n, one, judge, stored) for n, one in enumerate(request.task.references)
+    ]
+    independent = [one for one in references if one.standing.level == "C1"]
+    copies = _copies(request, judge) if records else {}
+    stays = _some_that_stay(request) if records and "retain" in request.needs else None
     return Seen(
-        references=answers,
+        references=tuple(one.outputs for one in independent),
+        standing=tuple(one.standing for one in references),
         copies={name: _all(request, copied, made) for name, made in copies.items()},
         by_references={
-            name: tuple(_all(request, model, made) for model in references)
+            name: tuple(_all(request, one.model, made) for one in independent)
             for name, made in copies.items()
         },
         retained=None if stays is None else _logits(request, copied, stays),
         retained_labels=None if stays is None else stays.labels,
     )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """A retrained model, its answers on the stored rows, and what shows that it is one."""
+
+    model: nn.Module
+    outputs: Outputs
+    standing: Standing
+
+
+def _reference(
+    request: Request, number: int, given: Any, judge: Rows, stored: Outputs
+) -> _Reference:
+    task, name = request.task, f"reference {number}"
+    model = placed(given.model if isinstance(given, Unlearned) else given, request.means.device)
+    outputs = _read(request, model, _Copy(task.forget, judge))
+    if outputs.forget.shape != stored.forget.shape:
+        raise ModelError(
+            f"Expected {name} to give {stored.forget.shape[1]} logits a row as the model does, got "
+            f"{outputs.forget.shape[1]}. Retrain with the original's number of outputs."
+        )
+    refuse_known_class(name, task, outputs.forget, task.forget.labels, request.means.limits)
+    agree = seen = None
+    if task.scope == "classes" and outputs.judge is not None and stored.judge is not None:
+        rest = ~torch.isin(judge.labels, torch.tensor(sorted(task.gone)))
+        agree = agreement_of(outputs.judge[rest], stored.judge[rest], task.gone)
+    stays = _some_that_stay(request) if task.scope == "records" else None
+    if stays is not None:
+        logits = _logits(request, model, stays)
+        seen = seen_auc(outputs.forget, task.forget.labels, logits, stays.labels)
+    standing = standing_of(
+        model,
+        request.model,
+        name=name,
+        scope=task.scope,
+        initial=request.means.initial,
+        agree=agree,
+        seen=seen,
+    )
+    return _Reference(model, outputs, standing)
+
+
+def unverified(seen: Seen) -> tuple[str, ...]:
+    """A note where some references are not shown to be independent."""
+    count = sum(one.level != "C1" for one in seen.standing)
+    if not count:
+        return ()
+    note = f"{count} of {len(seen.standing)} references are not shown to be independent"
+    return (f"{note} (level unverified) and took no part in the outcome",)
 
 
 def beside_of(request: Request, seen: Seen, edited: nn.Module, served: Served) -> Beside:
@@ -89,10 +147,6 @@ def beside_of(request: Request, seen: Seen, edited: nn.Module, served: Served) -
     )
 
 
-def _module(reference: nn.Module | Unlearned) -> nn.Module:
-    return reference.model if isinstance(reference, Unlearned) else reference
-
-
 def _copies(request: Request, judge: Rows) -> Mapping[str, tuple[_Copy, ...]]:
     """By name the changed copies of the rows, where their kind allows it."""
     forget, views = request.task.forget, request.task.views
@@ -107,12 +161,12 @@ def _copies(request: Request, judge: Rows) -> Mapping[str, tuple[_Copy, ...]]:
 
 
 def _some_that_stay(request: Request) -> Rows | None:
-    """Up to 500 rows that stay, where the method is handed them."""
+    """Up to 500 rows that stay, of the records' classes; None where none are at hand."""
     stays = request.task.retain
-    if stays is None or "retain" not in request.needs:
+    if stays is None:
         return None
-    generator = torch.Generator().manual_seed(_SEED)
-    return stays.select(torch.randperm(len(stays), generator=generator)[:_MOST_RETAINED])
+    places = chosen_retained(stays.labels, request.task.forget.labels, _SEED)
+    return stays.select(places) if len(places) else None
 
 
 def _all(request: Request, model: nn.Module, copies: Sequence[_Copy]) -> tuple[Outputs, ...]:
@@ -127,4 +181,4 @@ def _read(request: Request, model: nn.Module, copy: _Copy) -> Outputs:
 
 def _logits(request: Request, model: nn.Module, rows: Rows) -> Float[Tensor, "rows classes"]:
     size, device = request.means.batch_size, request.means.device
-    return logits_of(placed(model, device), rows, batch_size=size, device=device)
+    return logits_of(model, rows, batch_size=size, device=device)

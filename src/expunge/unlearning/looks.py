@@ -18,7 +18,7 @@ from expunge.network.passes import feature_batches, logits_of
 from expunge.network.state import digest_of, layout_of, state_of
 from expunge.reasons import Reason
 from expunge.records import Outcome, OutcomeReport
-from expunge.unlearning.beside import beside_of, seen_beside
+from expunge.unlearning.beside import beside_of, seen_beside, unverified
 from expunge.unlearning.history import judge_again
 from expunge.unlearning.request import Look, Request
 from expunge.unlearning.served import Served
@@ -52,7 +52,7 @@ def looked_at(request: Request, copied: nn.Module) -> Look:
         layout=layout_of(request.model),
         outputs=found,
         features=features,
-        beside=seen_beside(request, copied),
+        beside=seen_beside(request, copied, found[0]),
     )
 
 
@@ -65,7 +65,7 @@ def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verd
         return Verdict(outcome=outcome, before=first, after=first, notes=notes)
     edited.model.to(request.means.device)
     after = _outputs(request, edited.model, _logits(request, edited.model, request.task.forget))
-    said = in_memory(request, stored, after[0].forget)
+    said = (*in_memory(request, stored, after[0].forget), *unverified(look.beside))
     if any(_undefined(outputs) for outputs in after):
         outcome = OutcomeReport.of(Outcome.WRECKED, Reason.NOT_FINITE)
         return _back(stored, Verdict(outcome=outcome, before=first, after=after[0], notes=said))

@@ -18,7 +18,7 @@ from expunge.methods.run import Means
 from expunge.network.heads import Head
 from expunge.network.state import Layout
 from expunge.patches.regions import RegionPatched
-from expunge.records import Need
+from expunge.records import Need, Standing
 from expunge.results.forgotten import Forgotten
 from expunge.results.unlearned import Unlearned
 from expunge.statistics.features import FeatureStatistics
@@ -126,12 +126,13 @@ class Request:
 class Seen:
     """What was read beside the stored rows before the edit; see `unlearning.beside`.
 
-    `references` answer the stored rows. By name of a copy: `copies`, the given model's answers, and
-    `by_references`, those of each reference. `retained` are the given model's answers on some rows
-    that stay.
+    `references` answer the stored rows, as far as they are shown to be independent; `standing`
+    tells of all. By name of a copy: `copies`, the given model's answers, and `by_references`, those
+    of each such reference. `retained` are the given model's answers on some rows that stay.
     """
 
     references: tuple[Outputs, ...] = ()
+    standing: tuple[Standing, ...] = ()
     copies: Mapping[str, tuple[Outputs, ...]] = field(default_factory=dict)
     by_references: Mapping[str, tuple[tuple[Outputs, ...], ...]] = field(default_factory=dict)
     retained: Float[Tensor, "retained classes"] | None = None
