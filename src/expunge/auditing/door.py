@@ -11,8 +11,7 @@ from expunge.auditing.reading import (
     Areas,
     Logits,
     areas_of,
-    known_after,
-    known_before,
+    known_of,
     logits_in,
 )
 from expunge.auditing.standing import Compared, standing_in
@@ -75,16 +74,15 @@ def audit(
     edited = None if result.record.method == "retrain" else result.model
     refuse_references(named, task, before, result.forgotten, edited)
     digest = digest_of(state_of(result.model))
-    models: dict[str, tuple[nn.Module, Logits]] = {}
-    if before is not None:
-        models["before"] = before, known_before(result, task, before, device)
-    models["after"] = result.model, known_after(result, task, digest, device)
+    models = {} if before is None else {"before": before}
+    models["after"] = result.model
     for i, reference in enumerate(references):
-        module = reference.model if isinstance(reference, Unlearned) else reference
-        models[f"retrained-{i}"] = module, {}
+        models[f"retrained-{i}"] = _module(reference)
     said = {
-        subject: logits_in(areas, model, known, batch_size=size, device=device)
-        for subject, (model, known) in models.items()
+        subject: logits_in(
+            areas, model, known_of(result, task, model, device), batch_size=size, device=device
+        )
+        for subject, model in models.items()
     }
     names = tuple(f"retrained-{i}" for i in range(len(references)))
     for name, subject in zip(named, names, strict=True):
@@ -100,7 +98,7 @@ def audit(
         said=said,
         seed=0,
     )
-    standing = tuple(standing_in(compared, name, models[name][0]) for name in names)
+    standing = tuple(standing_in(compared, name, models[name]) for name in names)
     case = _case(result, task, gone, areas, said, standing)
     measured = tuple(m for question in audits for m in question.measure(case))
     return AuditReport(
@@ -119,6 +117,10 @@ def audit(
         model_digest=digest,
         environment=environment(device_of(result.model) if device is None else where(device)),
     )
+
+
+def _module(reference: nn.Module | Unlearned) -> nn.Module:
+    return reference.model if isinstance(reference, Unlearned) else reference
 
 
 def _refuse_views(task: ForgetTask, views: str | Views | None) -> None:

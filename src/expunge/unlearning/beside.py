@@ -21,7 +21,9 @@ from expunge.judging.independence import agreement_of, chosen_retained, seen_auc
 from expunge.judging.outputs import Beside, Outputs, Sight
 from expunge.network.passes import logits_of
 from expunge.network.placed import placed
+from expunge.network.state import digest_of, hook_count, state_of
 from expunge.records import Standing
+from expunge.results.read import Reading
 from expunge.results.references import refuse_known_class
 from expunge.results.unlearned import Unlearned
 from expunge.unlearning.request import Request, Seen
@@ -58,27 +60,28 @@ def seen_beside(request: Request, copied: nn.Module, stored: Outputs) -> Seen:
     ]
     independent = [one for one in references if one.standing.level == "C1"]
     copies = _copies(request, judge) if records else {}
-    stays = _some_that_stay(request) if records and "retain" in request.needs else None
+    stays = _some_that_stay(request) if records else None
+    asked = stays if "retain" in request.needs else None
     return Seen(
-        references=tuple(one.outputs for one in independent),
+        readings=tuple(one.reading for one in references),
         standing=tuple(one.standing for one in references),
         copies={name: _all(request, copied, made) for name, made in copies.items()},
         by_references={
-            name: tuple(_all(request, one.model, made) for one in independent)
+            name: tuple(_all(request, one.placed, made) for one in independent)
             for name, made in copies.items()
         },
-        retained=None if stays is None else _logits(request, copied, stays),
-        retained_labels=None if stays is None else stays.labels,
+        stays=stays,
+        retained=None if asked is None else _logits(request, copied, asked),
     )
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class _Reference:
-    """A retrained model, its answers on the stored rows, and what shows that it is one."""
+    """A retrained model where it is read, what it said, and what shows that it is one."""
 
-    model: nn.Module
-    outputs: Outputs
+    placed: nn.Module
+    reading: Reading
     standing: Standing
 
 
@@ -86,7 +89,8 @@ def _reference(
     request: Request, number: int, given: Any, judge: Rows, stored: Outputs
 ) -> _Reference:
     task, name = request.task, f"reference {number}"
-    model = placed(given.model if isinstance(given, Unlearned) else given, request.means.device)
+    own = given.model if isinstance(given, Unlearned) else given
+    model = placed(own, request.means.device)
     outputs = _read(request, model, _Copy(task.forget, judge))
     if outputs.forget.shape != stored.forget.shape:
         raise ModelError(
@@ -94,7 +98,7 @@ def _reference(
             f"{outputs.forget.shape[1]}. Retrain with the original's number of outputs."
         )
     refuse_known_class(name, task, outputs.forget, task.forget.labels, request.means.limits)
-    agree = seen = None
+    agree = seen = logits = None
     if task.scope == "classes" and outputs.judge is not None and stored.judge is not None:
         rest = ~torch.isin(judge.labels, torch.tensor(sorted(task.gone)))
         agree = agreement_of(outputs.judge[rest], stored.judge[rest], task.gone)
@@ -111,7 +115,14 @@ def _reference(
         agree=agree,
         seen=seen,
     )
-    return _Reference(model, outputs, standing)
+    reading = Reading(
+        model=own,
+        digest=digest_of(state_of(own)),
+        hooks=hook_count(own),
+        outputs=outputs,
+        stays=logits,
+    )
+    return _Reference(model, reading, standing)
 
 
 def unverified(seen: Seen) -> tuple[str, ...]:
@@ -141,7 +152,7 @@ def beside_of(request: Request, seen: Seen, edited: nn.Module, served: Served) -
             for name, made in copies.items()
         },
         retained=seen.retained,
-        retained_labels=seen.retained_labels,
+        retained_labels=None if seen.stays is None else seen.stays.labels,
         reach=info.reach,
         trained_anew="training" in info.needs,
     )

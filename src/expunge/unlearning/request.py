@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from expunge.certificate.facts import Evidence
+from expunge.data.rows import Rows
 from expunge.judging.outputs import Outputs
 from expunge.judging.split import Split
 from expunge.methods.base import Before, Method
@@ -20,6 +21,7 @@ from expunge.network.state import Layout
 from expunge.patches.regions import RegionPatched
 from expunge.records import Need, Standing
 from expunge.results.forgotten import Forgotten
+from expunge.results.read import Reading
 from expunge.results.unlearned import Unlearned
 from expunge.statistics.features import FeatureStatistics
 from expunge.task import ForgetTask
@@ -126,17 +128,23 @@ class Request:
 class Seen:
     """What was read beside the stored rows before the edit; see `unlearning.beside`.
 
-    `references` answer the stored rows, as far as they are shown to be independent; `standing`
-    tells of all. By name of a copy: `copies`, the given model's answers, and `by_references`, those
-    of each such reference. `retained` are the given model's answers on some rows that stay.
+    `readings` and `standing` are of all references. By name of a copy: `copies`, the given model's
+    answers, and `by_references`, those of each independent reference. `retained` are the given
+    model's answers on `stays`, some rows that stay.
     """
 
-    references: tuple[Outputs, ...] = ()
+    readings: tuple[Reading, ...] = ()
     standing: tuple[Standing, ...] = ()
     copies: Mapping[str, tuple[Outputs, ...]] = field(default_factory=dict)
     by_references: Mapping[str, tuple[tuple[Outputs, ...], ...]] = field(default_factory=dict)
+    stays: Rows | None = None
     retained: Float[Tensor, "retained classes"] | None = None
-    retained_labels: Int[Tensor, " retained"] | None = None
+
+    @property
+    def references(self) -> tuple[Outputs, ...]:
+        """What the independent references answer on the stored rows."""
+        pairs = zip(self.readings, self.standing, strict=True)
+        return tuple(reading.outputs for reading, one in pairs if one.level == "C1")
 
 
 @final
