@@ -11,7 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from expunge.audits.base import Part
+from expunge.data.copies import Views
 from expunge.data.rows import Rows
+from expunge.judging.copies import Copies
 from expunge.judging.outputs import Outputs
 from expunge.judging.split import tune_and_judge
 from expunge.network.passes import logits_of
@@ -136,16 +138,24 @@ class _Asked:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Known:
-    """What a model is known to say: on whole areas, and on single rows that stay, by id."""
+    """What a model is known to say: on whole areas, on rows that stay by id, on changed copies."""
 
     areas: Logits = field(default_factory=dict)
     rows: Mapping[str, Float[Tensor, " classes"]] = field(default_factory=dict)
+    copies: Copies = field(default_factory=dict)
 
 
 def known_of(
-    result: Unlearned, task: ForgetTask, model: nn.Module, device: torch.device | str | None
+    result: Unlearned,
+    task: ForgetTask,
+    model: nn.Module,
+    views: Views | None,
+    device: torch.device | str | None,
 ) -> Known:
-    """What the door has read of this request with this very model, on such a device."""
+    """What the door has read of this request with this very model, on such a device.
+
+    Changed copies are known where the door has made them by the same `views`.
+    """
     read = result.read
     wanted = device_of(model) if device is None else where(device)
     if read is None or read.task is not task:
@@ -157,7 +167,9 @@ def known_of(
             stays = () if read.stays is None or reading.stays is None else read.stays.ids
             logits = () if reading.stays is None else reading.stays
             return Known(
-                areas=_areas_in(reading.outputs), rows=dict(zip(stays, logits, strict=True))
+                areas=_areas_in(reading.outputs),
+                rows=dict(zip(stays, logits, strict=True)),
+                copies=reading.copies if read.views is views else {},
             )
     return Known()
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from expunge.data.copies import Views
 from expunge.data.rows import Rows
+from expunge.judging.copies import Copies
 from expunge.judging.outputs import Outputs
 from expunge.network.state import digest_of, hook_count, state_of
 from expunge.task import ForgetTask
@@ -19,7 +21,9 @@ __all__ = ["Read", "Reading"]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reading:
-    """What one model said on the forget and judge rows, and on some `stays`, where it was asked.
+    """What one model said on the forget and judge rows, and where it was asked on more.
+
+    On some rows that stay (`stays`), and on changed copies of the forget and judge rows.
 
     It said so with the weights of this `digest`, and with so many `hooks` hung on it.
     """
@@ -29,6 +33,7 @@ class Reading:
     hooks: int
     outputs: Outputs
     stays: Float[Tensor, "stays classes"] | None = None
+    copies: Copies = field(default_factory=dict)
 
     def still_of(self, model: nn.Module) -> bool:
         """Whether `model` is that very module, unchanged: equal weights are not enough."""
@@ -42,7 +47,7 @@ class Read:
     """Readings of one request: of the given and of the edited model, and of the references.
 
     `task` is the request as its caller gave it, `judge` the judge rows, `stays` some of the rows
-    that stay, where they were read.
+    that stay, where they were read, `views` what the copies were made by.
     """
 
     task: ForgetTask
@@ -51,3 +56,4 @@ class Read:
     before: Reading
     after: Reading
     references: tuple[Reading, ...] = ()
+    views: Views | None = None

@@ -68,6 +68,7 @@ def result_of(
         served_count=len(served.places),
         certified_count=certified,
         certificate=certificate,
+        reach=request.method.info.reach,
         repeats_count=request.split.repeats,
         twins_count=None if served.twins is None else len(served.twins),
     )
@@ -149,14 +150,17 @@ def _read(request: Request, look: Look, verdict: Verdict, edited: nn.Module) -> 
             hooks=hook_count(request.model),
             outputs=verdict.before,
             stays=look.beside.retained,
+            copies=look.beside.copies,
         ),
         after=Reading(
             model=edited,
             digest=digest_of(state_of(edited)),
             hooks=hook_count(edited),
             outputs=verdict.after,
+            copies=verdict.copies,
         ),
         references=look.beside.readings,
+        views=request.task.views,
     )
 
 

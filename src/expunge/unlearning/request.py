@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from expunge.certificate.facts import Evidence
 from expunge.data.rows import Rows
+from expunge.judging.copies import Copies, Copy
 from expunge.judging.outputs import Outputs
 from expunge.judging.split import Split
 from expunge.methods.base import Before, Method
@@ -128,23 +129,23 @@ class Request:
 class Seen:
     """What was read beside the stored rows before the edit; see `unlearning.beside`.
 
-    `readings` and `standing` are of all references. By name of a copy: `copies`, the given model's
-    answers, and `by_references`, those of each independent reference. `retained` are the given
-    model's answers on `stays`, some rows that stay.
+    `readings` and `standing` are of all references. `made` are the changed copies of the rows by
+    name, `copies` the given model's answers on them. `retained` are its answers on `stays`, some
+    rows that stay.
     """
 
     readings: tuple[Reading, ...] = ()
     standing: tuple[Standing, ...] = ()
-    copies: Mapping[str, tuple[Outputs, ...]] = field(default_factory=dict)
-    by_references: Mapping[str, tuple[tuple[Outputs, ...], ...]] = field(default_factory=dict)
+    made: Mapping[str, tuple[Copy, ...]] = field(default_factory=dict)
+    copies: Copies = field(default_factory=dict)
     stays: Rows | None = None
     retained: Float[Tensor, "retained classes"] | None = None
 
     @property
-    def references(self) -> tuple[Outputs, ...]:
-        """What the independent references answer on the stored rows."""
+    def independent(self) -> tuple[Reading, ...]:
+        """Those of the references that are shown to be independent."""
         pairs = zip(self.readings, self.standing, strict=True)
-        return tuple(reading.outputs for reading, one in pairs if one.level == "C1")
+        return tuple(reading for reading, one in pairs if one.level == "C1")
 
 
 @final
