@@ -24,7 +24,7 @@ from expunge.records import Standing
 from expunge.results.read import Reading
 from expunge.results.references import refuse_known_class
 from expunge.results.unlearned import Unlearned
-from expunge.unlearning.request import Request, Seen
+from expunge.unlearning.request import Aside, Request
 from expunge.unlearning.served import Served
 
 __all__ = ["after_copies", "beside_of", "seen_beside", "unverified"]
@@ -34,7 +34,7 @@ _SEED = 0
 """Which rows that stay: the same for every run, so that none can be picked."""
 
 
-def seen_beside(request: Request, copied: nn.Module, stored: Outputs) -> Seen:
+def seen_beside(request: Request, copied: nn.Module, stored: Outputs) -> Aside:
     """Read with the given model, and with each reference; nothing is edited yet.
 
     `stored` is what the given model answers on the stored rows. Raises ModelError for references
@@ -42,7 +42,7 @@ def seen_beside(request: Request, copied: nn.Module, stored: Outputs) -> Seen:
     """
     judge = request.split.judge
     if judge is None:
-        return Seen()
+        return Aside()
     records = request.task.scope == "records"
     copies = copies_of(Copy(request.task.forget, judge), request.task.views) if records else {}
     references = [
@@ -51,7 +51,7 @@ def seen_beside(request: Request, copied: nn.Module, stored: Outputs) -> Seen:
     ]
     stays = _some_that_stay(request) if records else None
     asked = stays if "retain" in request.needs else None
-    return Seen(
+    return Aside(
         readings=tuple(reading for reading, _ in references),
         standing=tuple(standing for _, standing in references),
         made=copies,
@@ -110,7 +110,7 @@ def _reference(
     return reading, standing
 
 
-def unverified(seen: Seen) -> tuple[str, ...]:
+def unverified(seen: Aside) -> tuple[str, ...]:
     """A note where some references are not shown to be independent."""
     count = sum(one.level != "C1" for one in seen.standing)
     if not count:
@@ -119,12 +119,12 @@ def unverified(seen: Seen) -> tuple[str, ...]:
     return (f"{note} (level unverified) and took no part in the outcome",)
 
 
-def after_copies(request: Request, seen: Seen, edited: nn.Module) -> Copies:
+def after_copies(request: Request, seen: Aside, edited: nn.Module) -> Copies:
     """What the edited model answers on the changed copies."""
     return _answers(request, edited, seen.made)
 
 
-def beside_of(request: Request, seen: Seen, after: Copies, served: Served) -> Beside:
+def beside_of(request: Request, seen: Aside, after: Copies, served: Served) -> Beside:
     """What a judgement gets to see beside the stored rows, of the records that were served."""
     info = request.method.info
     independent = [reading.copies for reading in seen.independent]

@@ -27,7 +27,7 @@ from expunge.results.unlearned import Unlearned
 from expunge.statistics.features import FeatureStatistics
 from expunge.task import ForgetTask
 
-__all__ = ["Found", "Look", "Past", "Request", "Seen"]
+__all__ = ["Aside", "Found", "Look", "Past", "Request"]
 
 
 @final
@@ -126,7 +126,7 @@ class Request:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Seen:
+class Aside:
     """What was read beside the stored rows before the edit; see `unlearning.beside`.
 
     `readings` and `standing` are of all references. `made` are the changed copies of the rows by
@@ -161,4 +161,4 @@ class Look:
     layout: Layout
     outputs: tuple[Outputs, ...]
     features: Float[Tensor, "forget features"] | None
-    beside: Seen = field(default_factory=Seen)
+    beside: Aside = field(default_factory=Aside)
