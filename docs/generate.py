@@ -1,10 +1,10 @@
-"""Write what follows from `METHODS`: the matrix, each method's facts, names for type checkers.
+"""Write what follows from the code: the matrix, methods' facts, reasons, names for type checkers.
 
     python -m docs.generate
 
-Everything comes from `MethodInfo` and the fields of the methods, so that it is said once. What is
-written stands between two comment lines, which stay; the rest of a page or module is left alone. A
-test fails where a file is stale.
+Everything comes from `MethodInfo`, the fields of the methods and `Reason`, so that it is said once.
+What is written stands between two comment lines, which stay; the rest of a page or module is left
+alone. A test fails where a file is stale.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import expunge
+from expunge.reasons import Reason
 from expunge.settings import facts_of
 
 DOCS = Path(__file__).resolve().parent
@@ -81,6 +82,18 @@ def matrix() -> str:
 def page(method: type[expunge.Method], text: str) -> str:
     """The page of a method with its facts brought up to date; raises ValueError without marks."""
     return _between(text, (BEGIN, END), f"\n\n{_facts(method)}\n\n", f"{method.info.name}.md")
+
+
+def reasons(text: str) -> str:
+    """The page of the audit with the table of all reasons brought up to date."""
+    lines = ["| code | outcome | what the reason says |", "|---|---|---|"]
+    lines += [f"| `{r.value}` | `{r.outcome}` | {_open(r.sentence)} |" for r in Reason]
+    return _between(text, (BEGIN, END), "\n\n" + "\n".join(lines) + "\n\n", "audit.md")
+
+
+def _open(sentence: str) -> str:
+    """A sentence with dots where it is filled in."""
+    return re.sub("…+", "…", re.sub(r"\{[^}]*\}", "…", sentence))
 
 
 def module(text: str, homes: Mapping[str, str], name: str) -> str:
@@ -161,7 +174,11 @@ def _marked(words: str) -> str:
 
 def wanted() -> dict[Path, str]:
     """Every file that is written here, with the text it should hold."""
-    files = {DOCS / "matrix.md": matrix()}
+    audit = DOCS / "audit.md"
+    files = {
+        DOCS / "matrix.md": matrix(),
+        audit: reasons(audit.read_text(encoding="utf-8")),
+    }
     for method in expunge.METHODS:
         path = DOCS / "methods" / f"{method.info.name}.md"
         files[path] = page(method, path.read_text(encoding="utf-8"))

@@ -189,6 +189,7 @@ class OutcomeReport:
     @staticmethod
     def of(outcome: Outcome, why: Reason, **facts: Any) -> OutcomeReport:
         """A report without figures, its sentence filled with `facts`."""
+        assert why.outcome == outcome.value, f"{why.value} is a reason for {why.outcome}"
         return OutcomeReport(outcome=outcome, why=why, reason=why.filled(**facts))
 
     def given(self, figures: Mapping[str, float]) -> OutcomeReport:

@@ -15,6 +15,8 @@ import expunge
 from expunge.cli.init import template
 from expunge.cli.main import app
 from expunge.methods import METHODS
+from expunge.reasons import Reason
+from expunge.records import Outcome, OutcomeReport
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / n for n in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
@@ -47,6 +49,17 @@ def test_matrix_names_every_method():
     text = (ROOT / "docs" / "matrix.md").read_text()
     for cls in METHODS:
         assert f"[{cls.info.name}](methods/{cls.info.name}.md)" in text
+
+
+def test_the_audit_page_names_every_reason_with_its_outcome():
+    text = (ROOT / "docs" / "audit.md").read_text()
+    for reason in Reason:
+        assert f"| `{reason.value}` | `{Outcome(reason.outcome).value}` | " in text
+
+
+def test_a_reason_stands_with_its_own_outcome():
+    with pytest.raises(AssertionError, match="class-gone is a reason for done"):
+        OutcomeReport.of(Outcome.WRECKED, Reason.CLASS_GONE, left=0.0, change=0.0)
 
 
 def test_method_pages_name_every_field():

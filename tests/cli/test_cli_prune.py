@@ -32,6 +32,10 @@ def test_records_are_forgotten_signed_and_verified(project):
     assert "form: gated" in err
     code, out, err = project.run("verify", "r", "--trust", "key.pub.pem")
     assert (code, out.strip()) == (0, "verified"), err
+    assert "This holds for the stored rows; changed copies are not covered." in err
+    assert "The run ended undetermined by its record.json: the data could not tell" in err
+    code, out, _ = project.run("verify", "r", "--trust", "key.pub.pem", "--json")
+    assert json.loads(out)["outcome"] == "undetermined"
     code, _, err = project.run("verify", "r")
     assert code == 11
     assert "--trust" in err
@@ -97,6 +101,17 @@ def test_a_class_is_done_and_verifies(project):
     assert code == 0, err
     statement = project.folder / "r/certificate.dsse.json"
     assert json.loads(statement.read_text())["payloadType"].endswith("certificate.v1+json")
+    assert "The run ended done by its record.json" in err
+    assert "stored rows" not in err
+
+
+def test_the_signer_reads_what_is_signed_how_far_it_reaches_and_how_the_run_ended(project):
+    project.run("unlearn", project.job(RECORDS, METHOD), "--out", "r")
+    project.run("keygen", "key")
+    _, _, err = project.run("sign", "r", "--key", "key.key.pem")
+    assert err.startswith("Of 3 forgotten records, each given its features: ")
+    assert "This holds for the stored rows; changed copies are not covered." in err
+    assert "The run ended undetermined by its record.json" in err
 
 
 def test_a_request_after_a_run_names_its_predecessor(project):

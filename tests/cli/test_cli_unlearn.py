@@ -200,6 +200,23 @@ def test_json_is_the_whole_stdout(project):
     assert facts["figures"]["forget_after"] == 0.0
 
 
+def test_an_audit_that_contradicts_the_run_is_told_first_and_exits_with_10(project, monkeypatch):
+    from expunge.auditing import door
+    from expunge.reasons import Reason
+    from expunge.records import Outcome, OutcomeReport
+
+    facts = {"left": 40.0, "where": "forget records", "limit": 5.0}
+    own = OutcomeReport.of(Outcome.INEFFECTIVE, Reason.STILL_KNOWN, **facts)
+    monkeypatch.setattr(door, "judged_again", lambda *_: own)
+    code, out, err = project.run("unlearn", project.job(), "--out", "r", "--json")
+    assert code == 10
+    assert err.startswith(
+        "warning: the audit contradicts the run, and judges ineffective: 40.00 % of the forget"
+    )
+    assert "done: " in err
+    assert json.loads(out)["contradicts"] is True
+
+
 def test_a_second_attempt_is_told_on_screen_and_in_json(project):
     _, _, err = project.run("unlearn", project.job(), "--out", "all/a")
     assert "earlier attempt" not in err

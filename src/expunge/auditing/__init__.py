@@ -1,4 +1,4 @@
-"""The door `audit`: measures, and judges nothing."""
+"""The door `audit`: measures, and judges the latest request again."""
 
 from __future__ import annotations
 

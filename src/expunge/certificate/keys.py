@@ -52,8 +52,9 @@ NAME.pub.pem, put the first two into one folder, install the checker, and type:
     expunge verify FOLDER --trust NAME.pub.pem --role holder --record {index}.zip
 
 The answer "verified" means: the signature is the signer's, the model file is the one that was
-signed, and on your record it behaves as promised. It does not mean that the record left no trace
-in the features or the weights; the certificate lists what it does not claim.
+signed, and on your record, as it was stored, it behaves as promised; changed copies of it are not
+covered. It does not mean that the record left no trace in the features or the weights; the
+certificate lists what it does not claim.
 """
 
 

@@ -40,12 +40,13 @@ from expunge.certificate.envelope import (
 )
 from expunge.certificate.layers import Network
 from expunge.certificate.model_file import answer, base_fault, model_claims
+from expunge.certificate.run_record import outcome_beside
 from expunge.certificate.statement import (
     DOES_NOT_CLAIM,
     Statement,
     parse_statement,
 )
-from expunge.certificate.wording import sentence_of
+from expunge.certificate.wording import reach_of, sentence_of
 from expunge.errors import InputError
 
 __all__ = ["Claim", "Role", "Verification", "verify"]
@@ -59,12 +60,18 @@ _NEAR = 1e-4
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was found: every claim of the role, and in words what the certificate states."""
+    """What was found: every claim of the role, and in words what the certificate states.
+
+    `reach` says how far a claim about records reaches, None for a class. `outcome` is that in the
+    record of the run beside it, None without one: not signed, and no claim.
+    """
 
     role: Role
     certificate: str
     payload_digest: str
     sentence: str
+    reach: str | None
+    outcome: str | None
     does_not_claim: tuple[str, ...]
     claims: tuple[Claim, ...]
 
@@ -132,6 +139,8 @@ def verify(
         certificate=str(file),
         payload_digest=digest,
         sentence=sentence_of(statement),
+        reach=reach_of(statement),
+        outcome=outcome_beside(folder),
         does_not_claim=DOES_NOT_CLAIM,
         claims=tuple(claims),
     )

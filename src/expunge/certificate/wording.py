@@ -1,4 +1,7 @@
-"""The claim of a certificate in one plain sentence: a function of its other fields alone."""
+"""The claim of a certificate in one plain sentence: a function of its other fields alone.
+
+Beside it, and no part of the format, what the checker says of how far such a claim reaches.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,21 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from expunge.certificate.canonical import real
 from expunge.certificate.statement import Statement
 
-__all__ = ["sentence_of"]
+__all__ = ["STORED_ROWS", "reach_of", "sentence_of"]
+
+STORED_ROWS = "This holds for the stored rows; changed copies are not covered."
+"""How far a claim about records reaches."""
 
 _CLAIMS = {
     "unseen": "every output lies within {bound} of its committed target",
     "mispredict": "another class than its label wins by at least {bound}",
     "margin": "the margin of its label lies within {bound} of its committed target's",
 }
+
+
+def reach_of(statement: Statement) -> str | None:
+    """How far a claim about records reaches; None for a removed class, which is for every input."""
+    return None if statement.form == "narrow" else STORED_ROWS
 
 
 def sentence_of(statement: Statement) -> str:

@@ -52,7 +52,7 @@ name = "prototype-surgery"             # {names}
 # fit = "mypkg.train:fit"              # instead: fit(model, dataset, *, generator, device)
 
 # [references]
-# retrained = ["runs/retrained-0"]     # run folders or safetensors; three or more show a spread
+# retrained = ["runs/retrained-0"]     # run folders or safetensors; the outcome needs three or more
 
 # [limits]                             # when a run counts as ineffective or wrecked, in points
 {limits}

@@ -157,6 +157,9 @@ def _show(screen: Screen, result: Unlearned, report: AuditReport) -> None:
         standing_rows,
     )
 
+    if report.contradicts and report.judged is not None:
+        own = f"{report.judged.outcome.value}: {report.judged.reason}"
+        screen.warn(f"the audit contradicts the run, and judges {own}")
     screen.table(*audit_rows(report))
     effects = side_effect_rows(result.outcome.figures, result.record.limits)
     for table in (detail_rows(report), effects, standing_rows(report)):

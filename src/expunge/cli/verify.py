@@ -84,7 +84,11 @@ def _recomputing() -> Callable[[Path, Path], float | str] | None:
 
 
 def _show(screen: Screen, found: Verification) -> None:
+    from expunge.certificate.run_record import outcome_in_words
+
     screen.say(found.sentence)
+    if found.reach is not None:
+        screen.say(found.reach)
     screen.say("")
     rows = [(claim.name, claim.status, claim.detail) for claim in found.claims]
     screen.table(("claim", "status", "detail"), rows, left=True)
@@ -92,6 +96,8 @@ def _show(screen: Screen, found: Verification) -> None:
     screen.say("It does not claim:")
     for line in found.does_not_claim:
         screen.say(f"  - {line}")
+    if found.outcome is not None:
+        screen.say(outcome_in_words(found.outcome))
     screen.say(f"role {found.role}: {found.verdict}")
 
 
