@@ -57,7 +57,7 @@ def refuse_edited(path: Path, record: RunRecord, history: History) -> None:
         return
     try:
         job = tomllib.loads(file.read_text(encoding="utf-8"))
-        found = {**job["forget"], "split_seed": job["split_seed"]}
+        found = {**job["forget"], "split_seed": job.get("split_seed")}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"Expected {file} to be the job of the run, but reading it raised "
