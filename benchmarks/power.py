@@ -102,7 +102,7 @@ def _auc(copies: Sequence[Outputs], labels: Labels) -> Auc:
 def _told(before: Auc, after: Auc, references: Sequence[float], labels: Labels) -> Told:
     """What the door makes of the two, where loss and margin agree."""
     old, new = (compared(found, references, LIMITS.confidence) for found in (before, after))
-    return told_from(Signal(old, old), Signal(new, new), labels, LIMITS, len(references))
+    return told_from(Signal(old, old), Signal(new, new), labels, LIMITS)
 
 
 def _models(

@@ -231,7 +231,8 @@ class RunRecord:
     `log` holds the scalars a method reported, in order. `attempts` counts earlier runs of the same
     request on the same model in the folder where the run was saved, by "method outcome".
     `ceiling` are the claims that the method can support at most, and `verdicts` says of each of the
-    three what an audit has found: `not measured` until one has judged it.
+    three what an audit has found: `not measured` until one has judged it. `reach` says whether the
+    method changes what the model knows of records, or its answers on the stored rows.
     `repeats_count` counts holdout rows that are also among the training rows that stay, and were
     left out; `twins_count` forget records served whose content stays under another id; None where
     the training rows were not compared.
@@ -271,6 +272,7 @@ class RunRecord:
     repeats_count: int | None = None
     twins_count: int | None = None
     verdicts: Mapping[Claim, str] = field(default_factory=_unmeasured)
+    reach: Reach = "model"
 
 
 @final
@@ -365,6 +367,8 @@ def read_record(text: str, *, source: str = "record.json") -> RunRecord:
             )
         if facts["version"] == 1:
             facts["ceiling"] = facts.pop("claims")
+            stored = facts["method"] in ("prune", "prune-published")
+            facts["reach"] = "rows" if stored else "model"
         outcome = facts["outcome"]
         facts["outcome"] = OutcomeReport(
             outcome=Outcome(outcome["outcome"]),

@@ -39,9 +39,9 @@ def test_other_requests_and_other_models_are_no_attempts(tmp_path):
 
 def test_records_are_the_same_request_where_they_meet(tmp_path):
     gated = expunge.Prune(form="gated")
-    _saved(tmp_path, "a", gated, MADE.unseen(0, 5, 10))
-    assert _saved(tmp_path, "b", gated, MADE.unseen(0, 5, 11)) == {"prune undetermined": 1}
-    assert _saved(tmp_path, "c", gated, MADE.unseen(1, 2, 3)) == {}
+    _saved(tmp_path, "a", gated, MADE.unseen(0, 1, 10))
+    assert _saved(tmp_path, "b", gated, MADE.unseen(0, 1, 11)) == {"prune undetermined": 1}
+    assert _saved(tmp_path, "c", gated, MADE.unseen(2, 3, 4)) == {}
 
 
 def test_what_cannot_be_read_is_left_out(tmp_path):

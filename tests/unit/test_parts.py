@@ -17,7 +17,7 @@ MADE = toy("mlp")
 REQUESTS = {
     "class": (LeastSquaresRemoval(), MADE.absent(1)),
     "other class": (LeastSquaresRemoval(), MADE.absent(2)),
-    "records": (Prune(form="gated"), MADE.unseen(0, 5, 10)),
+    "records": (Prune(form="gated"), MADE.unseen(0, 1, 10)),
     "other records": (Prune(form="gated"), MADE.unseen(1, 6, 11)),
 }
 
@@ -153,7 +153,7 @@ def test_a_job_of_another_request_is_refused_without_the_private_part(runs):
     [
         ('aim = "absent"', 'aim = "unseen"', "another aim"),
         ('scope = "classes"', 'scope = "records"', "another scope"),
-        ("split_seed = 0", "split_seed = 1", "another split_seed"),
+        ("[forget]", "split_seed = 1\n\n[forget]", "another split_seed"),
         ("commitments_before = []", 'commitments_before = ["aa"]', "another commitments_before"),
         ("[forget]", "[forgotten]", "reading it raised KeyError"),
         ("[forget]", "[forget", "reading it raised TOMLDecodeError"),

@@ -268,7 +268,7 @@ def test_one_percent_of_the_records_may_have_twins(twins, capped):
         refused={},
         twins={f"r{i}": ("other",) for i in range(twins)},
     )
-    done = OutcomeReport.of(Outcome.DONE, Reason.LIKE_UNSEEN)
+    done = OutcomeReport(outcome=Outcome.DONE, why=Reason.LIKE_UNSEEN, reason="as told")
     assert (served.beside_twins(done).why is Reason.TWINS) is capped
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from expunge.auditing.judging import Said, judged_again
 from expunge.auditing.reading import (
     Areas,
     Logits,
     areas_of,
-    known_after,
-    known_before,
+    known_of,
     logits_in,
 )
 from expunge.auditing.standing import Compared, standing_in
@@ -64,7 +64,7 @@ def audit(
     if not audits:
         raise InputError("Expected at least one audit, got none: an empty audit proves nothing.")
     size = checked_count(batch_size, "batch_size")
-    _refuse_views(task, views)
+    chosen = _checked_views(task, views)
     before = original if original is not None else result.original
     refuse_other_request(result, task)
     refuse_other_original(result, before)
@@ -75,16 +75,16 @@ def audit(
     edited = None if result.record.method == "retrain" else result.model
     refuse_references(named, task, before, result.forgotten, edited)
     digest = digest_of(state_of(result.model))
-    models: dict[str, tuple[nn.Module, Logits]] = {}
-    if before is not None:
-        models["before"] = before, known_before(result, task, before, device)
-    models["after"] = result.model, known_after(result, task, digest, device)
+    models = {} if before is None else {"before": before}
+    models["after"] = result.model
     for i, reference in enumerate(references):
-        module = reference.model if isinstance(reference, Unlearned) else reference
-        models[f"retrained-{i}"] = module, {}
+        models[f"retrained-{i}"] = _module(reference)
+    known = {
+        subject: known_of(result, task, model, chosen, device) for subject, model in models.items()
+    }
     said = {
-        subject: logits_in(areas, model, known, batch_size=size, device=device)
-        for subject, (model, known) in models.items()
+        subject: logits_in(areas, model, known[subject], batch_size=size, device=device)
+        for subject, model in models.items()
     }
     names = tuple(f"retrained-{i}" for i in range(len(references)))
     for name, subject in zip(named, names, strict=True):
@@ -100,13 +100,25 @@ def audit(
         said=said,
         seed=0,
     )
-    standing = tuple(standing_in(compared, name, models[name][0]) for name in names)
+    standing = tuple(standing_in(compared, name, models[name]) for name in names)
     case = _case(result, task, gone, areas, said, standing)
+    own = device_of(result.model) if device is None else where(device)
+    everything = Said(
+        areas=areas,
+        models=models,
+        logits=said,
+        known=known,
+        standing=standing,
+        views=chosen,
+        batch_size=size,
+        device=own,
+    )
     measured = tuple(m for question in audits for m in question.measure(case))
     return AuditReport(
         version=1,
         method=result.record.method,
         outcome=result.record.outcome,
+        judged=judged_again(result, task, everything),
         commitment=result.record.commitment,
         digest_before=result.record.digest_before,
         limits=result.record.limits,
@@ -117,16 +129,21 @@ def audit(
         counts={part: len(rows.labels) for part, rows in case.parts.items()},
         measurements=measured,
         model_digest=digest,
-        environment=environment(device_of(result.model) if device is None else where(device)),
+        environment=environment(own),
     )
 
 
-def _refuse_views(task: ForgetTask, views: str | Views | None) -> None:
-    """Raise DataError where the views named here, or with the task, do not serve its rows."""
-    chosen = checked_views(task.views if views is None else views)
+def _module(reference: nn.Module | Unlearned) -> nn.Module:
+    return reference.model if isinstance(reference, Unlearned) else reference
+
+
+def _checked_views(task: ForgetTask, views: str | Views | None) -> Views | None:
+    """The views named here, or with the task; raises DataError where they do not serve its rows."""
+    chosen = task.views if views is None else checked_views(views)
     for name, rows in (("forget", task.forget), ("holdout", task.holdout)):
         if chosen is not None and rows is not None:
             refuse_unfit_views(chosen, rows, name)
+    return chosen
 
 
 def _refuse_other_outputs(said: Mapping[str, Logits]) -> None:

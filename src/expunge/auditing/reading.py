@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, final
 
 import torch
@@ -12,18 +11,20 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from expunge.audits.base import Part
+from expunge.data.copies import Views
 from expunge.data.rows import Rows
+from expunge.judging.copies import Copies
 from expunge.judging.outputs import Outputs
 from expunge.judging.split import tune_and_judge
 from expunge.network.passes import logits_of
-from expunge.network.state import device_of, digest_of, hook_count, state_of
+from expunge.network.placed import placed
+from expunge.network.state import device_of
 from expunge.results.forgotten import never_forgotten
-from expunge.results.read import Read
 from expunge.results.unlearned import Unlearned
 from expunge.runtime.machine import where
 from expunge.task import ForgetTask
 
-__all__ = ["Areas", "Logits", "areas_of", "known_after", "known_before", "logits_in"]
+__all__ = ["Areas", "Known", "Logits", "areas_of", "known_of", "logits_in"]
 
 _MOST_RETAINED = 2_000
 _Area = Literal["forget", "judge", "retained"]
@@ -93,63 +94,84 @@ def _judge_rows(result: Unlearned, task: ForgetTask) -> Rows | None:
 def logits_in(
     areas: Areas,
     model: nn.Module,
-    known: Logits,
+    known: Known,
     *,
     batch_size: int,
     device: torch.device | str | None,
 ) -> Logits:
-    """What `model` says on every area; those in `known` are not read again."""
-    missing = {area: rows for area, rows in areas.rows.items() if area not in known}
-    placed = _placed(model, device) if missing else model
-    own = device_of(placed)
-    read = {
-        area: logits_of(placed, rows, batch_size=batch_size, device=own)
-        for area, rows in missing.items()
+    """What `model` says on every area; rows that are known are not read again."""
+    target = device_of(model) if device is None else where(device)
+    asked = _Asked(model, target, batch_size)
+    return {
+        area: known.areas[area] if area in known.areas else asked.on(rows, known.rows)
+        for area, rows in areas.rows.items()
     }
-    return {area: known[area] if area in known else read[area] for area in areas.rows}
 
 
-def _placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
-    """The model, or a copy of it on `device`: the user's own is never moved."""
-    if device is None or where(device) == device_of(model):
-        return model
-    return copy.deepcopy(model).to(where(device))
+@final
+class _Asked:
+    """A model that is put on its device when the first row has to be read, and not before."""
+
+    def __init__(self, model: nn.Module, device: torch.device, batch_size: int) -> None:
+        self._model, self._device, self._size = model, device, batch_size
+
+    def on(self, rows: Rows, known: Mapping[str, Tensor]) -> Float[Tensor, "rows classes"]:
+        """Its logits; rows whose ids are `known` are not read."""
+        fresh = [n for n, text in enumerate(rows.ids) if text not in known]
+        read = self._read(rows.select(torch.tensor(fresh))) if fresh else None
+        if read is not None and len(fresh) == len(rows):
+            return read
+        classes = len(next(iter(known.values())))
+        out = torch.empty(len(rows), classes)
+        for n, text in enumerate(rows.ids):
+            if text in known:
+                out[n] = known[text]
+        if read is not None:
+            out[torch.tensor(fresh)] = read
+        return out
+
+    def _read(self, rows: Rows) -> Float[Tensor, "rows classes"]:
+        self._model = placed(self._model, self._device)
+        return logits_of(self._model, rows, batch_size=self._size, device=self._device)
 
 
-def known_before(
-    result: Unlearned, task: ForgetTask, model: nn.Module, device: torch.device | str | None
-) -> Logits:
-    """What the door has read with the model as it was given, where `model` is that very one.
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Known:
+    """What a model is known to say: on whole areas, on rows that stay by id, on changed copies."""
 
-    Equal weights are not enough: another module may answer otherwise.
+    areas: Logits = field(default_factory=dict)
+    rows: Mapping[str, Float[Tensor, " classes"]] = field(default_factory=dict)
+    copies: Copies = field(default_factory=dict)
+
+
+def known_of(
+    result: Unlearned,
+    task: ForgetTask,
+    model: nn.Module,
+    views: Views | None,
+    device: torch.device | str | None,
+) -> Known:
+    """What the door has read of this request with this very model, on such a device.
+
+    Changed copies are known where the door has made them by the same `views`.
     """
-    read = _usable(result, task, model, device)
-    if read is None or model is not result.original or hook_count(model) != read.hooks_before:
-        return {}
-    if digest_of(state_of(model)) != result.record.digest_before:
-        return {}
-    return _areas_in(read.before)
-
-
-def known_after(
-    result: Unlearned, task: ForgetTask, digest: str, device: torch.device | str | None
-) -> Logits:
-    """What the door has read with the edited model, where that has not changed since."""
-    read = _usable(result, task, result.model, device)
-    if read is None or hook_count(result.model) != read.hooks_after:
-        return {}
-    if digest != result.record.digest_after:
-        return {}
-    return _areas_in(read.after)
-
-
-def _usable(
-    result: Unlearned, task: ForgetTask, model: nn.Module, device: torch.device | str | None
-) -> Read | None:
-    """The door's own reading, where it was of this request and on such a device."""
+    read = result.read
     wanted = device_of(model) if device is None else where(device)
-    same = wanted.type == result.record.environment.get("device")
-    return result.read if same and result.read is not None and result.read.task is task else None
+    if read is None or read.task is not task:
+        return Known()
+    if wanted.type != result.record.environment.get("device"):
+        return Known()
+    for reading in (read.before, read.after, *read.references):
+        if reading.still_of(model):
+            stays = () if read.stays is None or reading.stays is None else read.stays.ids
+            logits = () if reading.stays is None else reading.stays
+            return Known(
+                areas=_areas_in(reading.outputs),
+                rows=dict(zip(stays, logits, strict=True)),
+                copies=reading.copies if read.views is views else {},
+            )
+    return Known()
 
 
 def _areas_in(outputs: Outputs) -> Logits:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from expunge.cli._session import OpenedJob
     from expunge.data.rows import Rows
     from expunge.records import OutcomeReport
+    from expunge.task import ForgetTask
     from expunge.unlearning.door import Rehearsal
 
 __all__ = ["check"]
@@ -132,14 +133,15 @@ def _still_known(work: OpenedJob, rows: Rows) -> Rows:
 def _expected(job: Job, work: OpenedJob, found: Rehearsal, a_row: float) -> dict[str, Any]:
     """Rows that would pass through the model, training steps counted as three passes.
 
-    The door reads forget and judge rows before and after; of what stays the audit of a request for
-    records reads at most 2,000 rows of all classes and 2,000 of the records' own, before and after.
+    The door reads forget and judge rows before and after, for records a noisy copy and each view
+    of them too; of what stays the audit of a request for records reads at most 2,000 rows of all
+    classes and 2,000 of the records' own, before and after.
     """
     needs, task = work.method.needs_for(work.task.scope), work.task
     retain = found.retain_count or 0
     rows = 2 * (found.forget_count + found.judge_count)
     if task.scope == "records":
-        rows += 2 * min(retain, _AUDITED)
+        rows += rows * (1 + _views(task)) + 2 * min(retain, _AUDITED)
     if "statistics" in needs and not found.statistics:
         rows += retain + found.forget_count
     known = True
@@ -156,6 +158,13 @@ def _expected(job: Job, work: OpenedJob, found: Rehearsal, a_row: float) -> dict
         "cost": work.method.info.cost,
         "expected_seconds": rows * a_row if known else None,
     }
+
+
+def _views(task: ForgetTask) -> int:
+    """How many views of a row there are."""
+    from expunge.data.copies import viewed
+
+    return 0 if task.views is None else len(viewed(task.forget, task.views))
 
 
 def _show(screen: Screen, facts: dict[str, Any]) -> None:

@@ -51,9 +51,9 @@ def unlearn(
 
     Prints the path of the run folder. Exit codes: 0 done, 11 undetermined, 12 no-op or
     ineffective, 13 wrecked (then the weights are in rejected.safetensors), 14 incomplete: nothing
-    was done for some records. With --require certificate: 0 where the certificate claims every
-    record, 14 where it claims some, else the outcome's code, or 11. With both: 0 only where both
-    give 0.
+    was done for some records, 10 the audit contradicts the run. With --require certificate: 0 where
+    the certificate claims every record, 14 where it claims some, else the outcome's code, or 11.
+    With both: 0 only where both give 0.
     """
     with command() as screen:
         code = _run(screen, job, method, seed, device.value, out, require, as_json=as_json)
@@ -115,7 +115,7 @@ def _run(
             audit = save_audit(run, report)
         except expunge.ExpungeError as error:
             raise type(error)(f"{error} (The run itself is written: {run}.)") from error
-    code = _exit_code(result.record, require)
+    code = CONTRADICTED if report.contradicts else _exit_code(result.record, require)
     _show(screen, result, report)
     attempts = read_record((run / "record.json").read_text(encoding="utf-8")).attempts
     if attempts:
@@ -141,6 +141,10 @@ def _exit_code(record: RunRecord, require: Required) -> int:
     if record.certificate == "partial":
         return Outcome.INCOMPLETE.exit_code
     return outcome or Outcome.UNDETERMINED.exit_code
+
+
+CONTRADICTED = 10
+"""The exit code where the audit judges otherwise than the run."""
 
 
 def _show(screen: Screen, result: Unlearned, report: AuditReport) -> None:
@@ -196,6 +200,8 @@ def _facts(run: Path, audit: Path, result: Unlearned, report: AuditReport) -> di
         "twins_count": result.record.twins_count,
         "ceiling": list(result.record.ceiling),
         "verdicts": dict(result.record.verdicts),
+        "judged": None if report.judged is None else json.loads(to_json(report.judged)),
+        "contradicts": report.contradicts,
         "measurements": json.loads(to_json(report.measurements)),
     }
 

@@ -87,7 +87,7 @@ def viewed(rows: Rows, views: Views) -> tuple[Rows, ...]:
                 )
             return made[number], labels
 
-        return dataclasses.replace(rows, read=read)
+        return dataclasses.replace(rows, read=read, digests=None)
 
     return tuple(view(number) for number in range(count))
 
@@ -248,10 +248,12 @@ def noisy(rows: Rows, spread: Spread, *, seed: int) -> Rows:
     they are, and so does the type of all.
     """
     scales = _parts(spread)
+    known = dict(zip(rows.index.tolist(), rows.digests or (), strict=False))
 
     def read(index: Tensor) -> tuple[Inputs, Tensor]:
         inputs, labels = rows.read(index)
-        draws = [_generator(seed, digest) for digest in digests_of(inputs, len(labels))]
+        told = [known[i] for i in index.tolist()] if known else digests_of(inputs, len(labels))
+        draws = [_generator(seed, digest) for digest in told]
         copies = {
             name: _with_noise(value, scales[name], draws)
             if value.is_floating_point() and name in scales
@@ -262,7 +264,7 @@ def noisy(rows: Rows, spread: Spread, *, seed: int) -> Rows:
             return copies[""], labels
         return {name: copies[name] for name in inputs}, labels
 
-    return dataclasses.replace(rows, read=read)
+    return dataclasses.replace(rows, read=read, digests=None)
 
 
 def _generator(seed: int, digest: bytes) -> torch.Generator:

@@ -26,7 +26,10 @@ __all__ = ["Told", "judge_unseen", "told_by", "told_from", "zone_of"]
 
 
 STRICT = 0.99
-"""Confidence with which rows are called not comparable, and with which chance is ruled out."""
+"""Confidence with which rows are called not comparable."""
+
+BEYOND_CHANCE = 0.995
+"""Confidence that chance is ruled out with, before records are called still known."""
 
 
 @final
@@ -34,7 +37,8 @@ STRICT = 0.99
 class Told:
     """What one way to look at the rows tells: the signal before and after, and the limit to it.
 
-    `chance` is how far a signal against ½ falls with so few rows, at 99 %; 0 against references.
+    `chance` is how far an AUC falls from ½ with so few rows where nothing tells them apart, at
+    99.5 %: a signal that is not beyond it rejects nothing, against references too.
     """
 
     before: Signal
@@ -62,16 +66,13 @@ def told_by(sight: Sight, labels: Labels, limits: Limits) -> Told:
         signal_of(copies, labels, references, limits.confidence)
         for copies in (sight.before, sight.after)
     )
-    return told_from(before, after, labels, limits, len(references))
+    return told_from(before, after, labels, limits)
 
 
-def told_from(
-    before: Signal, after: Signal, labels: Labels, limits: Limits, references: int
-) -> Told:
+def told_from(before: Signal, after: Signal, labels: Labels, limits: Limits) -> Told:
     """The two signals with what may be left: a share of the first, where it is clear of chance."""
     limit = limits.signal_left * before.value if before.clear else limits.signal_new
-    alone = references < ENOUGH
-    chance = null_half_width(labels.forget, labels.judge, confidence=STRICT) if alone else 0.0
+    chance = null_half_width(labels.forget, labels.judge, confidence=BEYOND_CHANCE)
     return Told(before, after, limit, chance)
 
 

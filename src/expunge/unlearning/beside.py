@@ -6,44 +6,35 @@ one that answers from a table; rows that stay tell whether the records are like 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from expunge.data.copies import noisy, spread_of, viewed
 from expunge.data.rows import Rows
 from expunge.errors import ModelError
+from expunge.judging.copies import Copies, Copy, answers, copies_of, sights
 from expunge.judging.independence import agreement_of, chosen_retained, seen_auc, standing_of
-from expunge.judging.outputs import Beside, Outputs, Sight
+from expunge.judging.outputs import Beside, Outputs
 from expunge.network.passes import logits_of
 from expunge.network.placed import placed
+from expunge.network.state import digest_of, hook_count, state_of
 from expunge.records import Standing
+from expunge.results.read import Reading
 from expunge.results.references import refuse_known_class
 from expunge.results.unlearned import Unlearned
-from expunge.unlearning.request import Request, Seen
+from expunge.unlearning.request import Aside, Request
 from expunge.unlearning.served import Served
 
-__all__ = ["beside_of", "seen_beside", "unverified"]
+__all__ = ["after_copies", "beside_of", "seen_beside", "unverified"]
 
 
 _SEED = 0
-"""Which noise, and which rows that stay: the same for every run, so that none can be picked."""
+"""Which rows that stay: the same for every run, so that none can be picked."""
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class _Copy:
-    """The forget and the judge rows, changed alike."""
-
-    forget: Rows
-    judge: Rows
-
-
-def seen_beside(request: Request, copied: nn.Module, stored: Outputs) -> Seen:
+def seen_beside(request: Request, copied: nn.Module, stored: Outputs) -> Aside:
     """Read with the given model, and with each reference; nothing is edited yet.
 
     `stored` is what the given model answers on the stored rows. Raises ModelError for references
@@ -51,52 +42,49 @@ def seen_beside(request: Request, copied: nn.Module, stored: Outputs) -> Seen:
     """
     judge = request.split.judge
     if judge is None:
-        return Seen()
+        return Aside()
     records = request.task.scope == "records"
+    copies = copies_of(Copy(request.task.forget, judge), request.task.views) if records else {}
     references = [
-        _reference(request, n, one, judge, stored) for n, one in enumerate(request.task.references)
+        _reference(request, n, Copy(request.task.forget, judge), copies, stored)
+        for n in range(len(request.task.references))
     ]
-    independent = [one for one in references if one.standing.level == "C1"]
-    copies = _copies(request, judge) if records else {}
-    stays = _some_that_stay(request) if records and "retain" in request.needs else None
-    return Seen(
-        references=tuple(one.outputs for one in independent),
-        standing=tuple(one.standing for one in references),
-        copies={name: _all(request, copied, made) for name, made in copies.items()},
-        by_references={
-            name: tuple(_all(request, one.model, made) for one in independent)
-            for name, made in copies.items()
-        },
-        retained=None if stays is None else _logits(request, copied, stays),
-        retained_labels=None if stays is None else stays.labels,
+    stays = _some_that_stay(request) if records else None
+    asked = stays if "retain" in request.needs else None
+    return Aside(
+        readings=tuple(reading for reading, _ in references),
+        standing=tuple(standing for _, standing in references),
+        made=copies,
+        copies=_answers(request, copied, copies),
+        stays=stays,
+        retained=None if asked is None else _logits(request, copied, asked),
     )
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class _Reference:
-    """A retrained model, its answers on the stored rows, and what shows that it is one."""
-
-    model: nn.Module
-    outputs: Outputs
-    standing: Standing
-
-
 def _reference(
-    request: Request, number: int, given: Any, judge: Rows, stored: Outputs
-) -> _Reference:
+    request: Request,
+    number: int,
+    rows: Copy,
+    copies: Mapping[str, tuple[Copy, ...]],
+    stored: Outputs,
+) -> tuple[Reading, Standing]:
+    """What a reference says, and what shows that it is one; its copies are read only then."""
     task, name = request.task, f"reference {number}"
-    model = placed(given.model if isinstance(given, Unlearned) else given, request.means.device)
-    outputs = _read(request, model, _Copy(task.forget, judge))
+    given = task.references[number]
+    own = given.model if isinstance(given, Unlearned) else given
+    model = placed(own, request.means.device)
+    outputs = Outputs(
+        forget=_logits(request, model, rows.forget), judge=_logits(request, model, rows.judge)
+    )
     if outputs.forget.shape != stored.forget.shape:
         raise ModelError(
             f"Expected {name} to give {stored.forget.shape[1]} logits a row as the model does, got "
             f"{outputs.forget.shape[1]}. Retrain with the original's number of outputs."
         )
     refuse_known_class(name, task, outputs.forget, task.forget.labels, request.means.limits)
-    agree = seen = None
+    agree = seen = logits = None
     if task.scope == "classes" and outputs.judge is not None and stored.judge is not None:
-        rest = ~torch.isin(judge.labels, torch.tensor(sorted(task.gone)))
+        rest = ~torch.isin(rows.judge.labels, torch.tensor(sorted(task.gone)))
         agree = agreement_of(outputs.judge[rest], stored.judge[rest], task.gone)
     stays = _some_that_stay(request) if task.scope == "records" else None
     if stays is not None:
@@ -111,10 +99,18 @@ def _reference(
         agree=agree,
         seen=seen,
     )
-    return _Reference(model, outputs, standing)
+    reading = Reading(
+        model=own,
+        digest=digest_of(state_of(own)),
+        hooks=hook_count(own),
+        outputs=outputs,
+        stays=logits,
+        copies=_answers(request, model, copies) if standing.level == "C1" else {},
+    )
+    return reading, standing
 
 
-def unverified(seen: Seen) -> tuple[str, ...]:
+def unverified(seen: Aside) -> tuple[str, ...]:
     """A note where some references are not shown to be independent."""
     count = sum(one.level != "C1" for one in seen.standing)
     if not count:
@@ -123,41 +119,22 @@ def unverified(seen: Seen) -> tuple[str, ...]:
     return (f"{note} (level unverified) and took no part in the outcome",)
 
 
-def beside_of(request: Request, seen: Seen, edited: nn.Module, served: Served) -> Beside:
+def after_copies(request: Request, seen: Aside, edited: nn.Module) -> Copies:
+    """What the edited model answers on the changed copies."""
+    return _answers(request, edited, seen.made)
+
+
+def beside_of(request: Request, seen: Aside, after: Copies, served: Served) -> Beside:
     """What a judgement gets to see beside the stored rows, of the records that were served."""
-    info, judge = request.method.info, request.split.judge
-    copies = _copies(request, judge) if seen.copies and judge is not None else {}
-
-    def part(outputs: Sequence[Outputs]) -> tuple[Outputs, ...]:
-        return tuple(served.part(one) for one in outputs)
-
+    info = request.method.info
+    independent = [reading.copies for reading in seen.independent]
     return Beside(
-        copies={
-            name: Sight(
-                before=part(seen.copies[name]),
-                after=part(_all(request, edited, made)),
-                references=tuple(part(one) for one in seen.by_references[name]),
-            )
-            for name, made in copies.items()
-        },
+        copies=sights(seen.copies, after, independent, served.part),
         retained=seen.retained,
-        retained_labels=seen.retained_labels,
+        retained_labels=None if seen.stays is None else seen.stays.labels,
         reach=info.reach,
         trained_anew="training" in info.needs,
     )
-
-
-def _copies(request: Request, judge: Rows) -> Mapping[str, tuple[_Copy, ...]]:
-    """By name the changed copies of the rows, where their kind allows it."""
-    forget, views = request.task.forget, request.task.views
-    found: dict[str, tuple[_Copy, ...]] = {}
-    spread = spread_of(judge)
-    if spread is not None:
-        found["noise"] = (_Copy(*(noisy(rows, spread, seed=_SEED) for rows in (forget, judge))),)
-    if views is not None:
-        pairs = zip(viewed(forget, views), viewed(judge, views), strict=True)
-        found["views"] = tuple(_Copy(own, other) for own, other in pairs)
-    return found
 
 
 def _some_that_stay(request: Request) -> Rows | None:
@@ -169,14 +146,9 @@ def _some_that_stay(request: Request) -> Rows | None:
     return stays.select(places) if len(places) else None
 
 
-def _all(request: Request, model: nn.Module, copies: Sequence[_Copy]) -> tuple[Outputs, ...]:
-    return tuple(_read(request, model, copy) for copy in copies)
-
-
-def _read(request: Request, model: nn.Module, copy: _Copy) -> Outputs:
-    return Outputs(
-        forget=_logits(request, model, copy.forget), judge=_logits(request, model, copy.judge)
-    )
+def _answers(request: Request, model: nn.Module, copies: Mapping[str, tuple[Copy, ...]]) -> Copies:
+    size, device = request.means.batch_size, request.means.device
+    return answers(model, copies, batch_size=size, device=device)
 
 
 def _logits(request: Request, model: nn.Module, rows: Rows) -> Float[Tensor, "rows classes"]:

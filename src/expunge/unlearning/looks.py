@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from expunge.data.rows import Rows
 from expunge.errors import ModelError
 from expunge.judging.absent import judge_absent
+from expunge.judging.copies import Copies
 from expunge.judging.outputs import Judged, Outputs
 from expunge.judging.unseen import judge_unseen
 from expunge.network.passes import feature_batches, logits_of
 from expunge.network.state import digest_of, layout_of, state_of
 from expunge.reasons import Reason
 from expunge.records import Outcome, OutcomeReport
-from expunge.unlearning.beside import beside_of, seen_beside, unverified
+from expunge.unlearning.beside import after_copies, beside_of, seen_beside, unverified
 from expunge.unlearning.history import judge_again
 from expunge.unlearning.request import Look, Request
 from expunge.unlearning.served import Served
@@ -30,11 +31,12 @@ __all__ = ["Verdict", "judged", "looked_at"]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Verdict:
-    """The outcome, what it was judged on, and sentences for the record."""
+    """The outcome, what it was judged on, changed copies among it, and sentences for the record."""
 
     outcome: OutcomeReport
     before: Outputs
     after: Outputs | None
+    copies: Copies = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -73,6 +75,7 @@ def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verd
         outcome = OutcomeReport.of(Outcome.NO_OP, Reason.SAME_ANSWERS)
         return _back(stored, Verdict(outcome=outcome, before=first, after=after[0], notes=said))
     judge = request.split.judge
+    copies = after_copies(request, look.beside, edited.model)
     case = Judged(
         before=served.part(first),
         after=served.part(after[0]),
@@ -80,8 +83,8 @@ def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verd
         judge_labels=None if first.judge is None or judge is None else judge.labels,
         gone=request.task.gone,
         limits=request.means.limits,
-        references=tuple(served.part(outputs) for outputs in look.beside.references),
-        beside=beside_of(request, look.beside, edited.model, served),
+        references=tuple(served.part(one.outputs) for one in look.beside.independent),
+        beside=beside_of(request, look.beside, copies, served),
     )
     report = judge_absent(case) if request.task.aim == "absent" else judge_unseen(case)
     report, notes = judge_again(
@@ -93,7 +96,8 @@ def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verd
             report.figures
         )
     outcome = served.said(served.beside_twins(report))
-    verdict = Verdict(outcome=outcome, before=first, after=after[0], notes=(*notes, *said))
+    every = (*notes, *said)
+    verdict = Verdict(outcome=outcome, before=first, after=after[0], copies=copies, notes=every)
     return _back(stored, verdict)
 
 

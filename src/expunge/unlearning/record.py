@@ -13,7 +13,7 @@ from expunge.network.heads import backbone_digest
 from expunge.network.state import device_of, digest_of, hook_count, state_of
 from expunge.records import RECORD_VERSION, Cost, RunRecord
 from expunge.results.forgotten import Forgotten, commitment
-from expunge.results.read import Read
+from expunge.results.read import Read, Reading
 from expunge.results.unlearned import Unlearned
 from expunge.runtime.machine import environment
 from expunge.statistics.collect import collect_sums
@@ -68,6 +68,7 @@ def result_of(
         served_count=len(served.places),
         certified_count=certified,
         certificate=certificate,
+        reach=request.method.info.reach,
         repeats_count=request.split.repeats,
         twins_count=None if served.twins is None else len(served.twins),
     )
@@ -82,7 +83,7 @@ def result_of(
         evidence=edited.evidence,
         refused={whole.ids[i]: reason for i, reason in served.refused.items()},
         twins=served.twins or {},
-        read=_read(served.whole, verdict, edited.model),
+        read=_read(served.whole, look, verdict, edited.model),
     )
 
 
@@ -135,17 +136,31 @@ def _cost(work: Work, edited: Edited, seconds: float) -> Cost:
     )
 
 
-def _read(request: Request, verdict: Verdict, edited: nn.Module) -> Read | None:
+def _read(request: Request, look: Look, verdict: Verdict, edited: nn.Module) -> Read | None:
     """The logits, where they are those of the request as it was asked for."""
     if verdict.after is None or request.asked.forget.ids != request.task.forget.ids:
         return None
     return Read(
         task=request.asked,
         judge=request.split.judge,
-        before=verdict.before,
-        after=verdict.after,
-        hooks_before=hook_count(request.model),
-        hooks_after=hook_count(edited),
+        stays=look.beside.stays,
+        before=Reading(
+            model=request.model,
+            digest=look.digest,
+            hooks=hook_count(request.model),
+            outputs=verdict.before,
+            stays=look.beside.retained,
+            copies=look.beside.copies,
+        ),
+        after=Reading(
+            model=edited,
+            digest=digest_of(state_of(edited)),
+            hooks=hook_count(edited),
+            outputs=verdict.after,
+            copies=verdict.copies,
+        ),
+        references=look.beside.readings,
+        views=request.task.views,
     )
 
 

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from expunge.certificate.facts import Evidence
+from expunge.data.rows import Rows
+from expunge.judging.copies import Copies, Copy
 from expunge.judging.outputs import Outputs
 from expunge.judging.split import Split
 from expunge.methods.base import Before, Method
@@ -20,11 +22,12 @@ from expunge.network.state import Layout
 from expunge.patches.regions import RegionPatched
 from expunge.records import Need, Standing
 from expunge.results.forgotten import Forgotten
+from expunge.results.read import Reading
 from expunge.results.unlearned import Unlearned
 from expunge.statistics.features import FeatureStatistics
 from expunge.task import ForgetTask
 
-__all__ = ["Found", "Look", "Past", "Request", "Seen"]
+__all__ = ["Aside", "Found", "Look", "Past", "Request"]
 
 
 @final
@@ -123,20 +126,26 @@ class Request:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Seen:
+class Aside:
     """What was read beside the stored rows before the edit; see `unlearning.beside`.
 
-    `references` answer the stored rows, as far as they are shown to be independent; `standing`
-    tells of all. By name of a copy: `copies`, the given model's answers, and `by_references`, those
-    of each such reference. `retained` are the given model's answers on some rows that stay.
+    `readings` and `standing` are of all references. `made` are the changed copies of the rows by
+    name, `copies` the given model's answers on them. `retained` are its answers on `stays`, some
+    rows that stay.
     """
 
-    references: tuple[Outputs, ...] = ()
+    readings: tuple[Reading, ...] = ()
     standing: tuple[Standing, ...] = ()
-    copies: Mapping[str, tuple[Outputs, ...]] = field(default_factory=dict)
-    by_references: Mapping[str, tuple[tuple[Outputs, ...], ...]] = field(default_factory=dict)
+    made: Mapping[str, tuple[Copy, ...]] = field(default_factory=dict)
+    copies: Copies = field(default_factory=dict)
+    stays: Rows | None = None
     retained: Float[Tensor, "retained classes"] | None = None
-    retained_labels: Int[Tensor, " retained"] | None = None
+
+    @property
+    def independent(self) -> tuple[Reading, ...]:
+        """Those of the references that are shown to be independent."""
+        pairs = zip(self.readings, self.standing, strict=True)
+        return tuple(reading for reading, one in pairs if one.level == "C1")
 
 
 @final
@@ -152,4 +161,4 @@ class Look:
     layout: Layout
     outputs: tuple[Outputs, ...]
     features: Float[Tensor, "forget features"] | None
-    beside: Seen = field(default_factory=Seen)
+    beside: Aside = field(default_factory=Aside)
