@@ -3,23 +3,29 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
-from sabotage_acts import by, unchanged
+from sabotage_acts import by, empty_table, of_tune_rows, table, unchanged
 from sabotage_nets import (
     CLASS,
     LABEL,
     NOISY,
     OF_CLASS,
+    RECORDS,
+    giving,
+    kept,
     net,
     of_class,
     of_records,
     on_class,
     on_records,
+    references,
 )
-from sabotage_rows import Refused
+from sabotage_rows import INEFFECTIVE, TOLD, Refused, Row
 
-from expunge import MaskClass, audit, load_run, save_run
+from expunge import MaskClass, Retrain, audit, load_run, save_run
 from expunge.errors import InputError, ModelError, TaskError
+from expunge.reasons import Reason
 from expunge.runs.saving import save_audit
 
 
@@ -57,7 +63,33 @@ def _exchanged():
     return dataclasses.replace(result, model=result.original, original=result.model)
 
 
+def _judged_again(result, task, **options):
+    """What an audit ends in, which must contradict the run."""
+    report = audit(result, task, **options)
+    assert result.outcome.outcome.accepted
+    assert report.contradicts
+    return SimpleNamespace(outcome=report.judged, record=result.record)
+
+
+def _beside_false_references(_):
+    """Half kept, beside models that saw half: audited beside honest ones."""
+    task = of_records(training=giving(kept(1 / 2)))
+    false = [kept(1 / 2, 60 + i) for i in range(3)]
+    return _judged_again(
+        on_records(Retrain(), task, references=false), task, references=references(5)
+    )
+
+
+def _by_a_wide_table(_):
+    """A table that takes in the noisy copies: audited on views beyond it."""
+    task = of_records()
+    result = on_records(table(of_tune_rows, radius=0.5), task, factory=empty_table(RECORDS))
+    return _judged_again(result, task, views=lambda x: [0.8 * x])
+
+
 AUDITS = [
+    Row("references that saw half", _beside_false_references, INEFFECTIVE, TOLD),
+    Row("a table with a wide radius", _by_a_wide_table, INEFFECTIVE, Reason.COPIES_TELL),
     Refused(
         "another class",
         lambda _: audit(on_class(MaskClass()), of_class(label=5)),
