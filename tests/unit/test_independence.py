@@ -230,6 +230,18 @@ def test_what_saw_them_is_not(original, saw, tuned_copy):
     assert abs(_of_records(saw[0], original).weights_cosine) < 0.05
 
 
+def test_a_copy_is_not_shown_by_forgetting_a_little(original, unseen, tuned_copy):
+    """Training on, on what stays, brings its AUC below 0.5 long before it knows no record more."""
+    below = _seen(unseen[0])
+    found = _of_records(tuned_copy, original, seen=below)
+    assert found.seen_interval[1] < 0.5
+    assert found.weights_cosine > 0.9
+    assert found.level == "unverified"
+    for given in (None, nn.Sequential(original)):
+        assert _of_records(unseen[0], given, seen=below).level == "unverified"
+    assert _of_records(unseen[0], original, seen=below).level == "C1"
+
+
 def test_few_records_show_nothing(original, unseen):
     few = FORGET.select(torch.arange(6))
     auc = seen_auc(_said(unseen[0], few), few.labels, _said(unseen[0], STAYS), STAYS.labels)

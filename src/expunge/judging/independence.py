@@ -124,18 +124,18 @@ def standing_of(
 ) -> Standing:
     """What shows that `reference` was trained on its own, without what is to be forgotten.
 
-    `agree` comes from `agreement_of`, `seen` from `seen_auc`. Level C1: for classes a cosine nearer
-    to 0 than 0.5, of what training added to `initial` where these weights are given and fit; for
-    records the whole 95 % interval of `seen` below 0.5. Else "unverified".
+    `agree` comes from `agreement_of`, `seen` from `seen_auc`. Level C1: a cosine nearer to 0 than
+    0.5, of what training added to `initial` where these weights are given and fit; for records also
+    the whole 95 % interval of `seen` below 0.5, which a copy of the original comes to by training
+    on a little while it still knows them. Else "unverified".
     """
     own, given = weights_of(reference), None if original is None else weights_of(original)
     alike = None if given is None else cosine(own, given)
     steps = None if given is None or initial is None else cosine(own, given, initial)
-    if scope == "classes":
-        found = alike if steps is None else steps
-        shown = found is not None and abs(found) < MOST_ALIKE
-    else:
-        shown = seen is not None and seen.high < 0.5
+    found = alike if steps is None else steps
+    shown = found is not None and abs(found) < MOST_ALIKE
+    if scope == "records":
+        shown = shown and seen is not None and seen.high < 0.5
     return Standing(
         reference=name,
         level="C1" if shown else "unverified",
