@@ -233,7 +233,8 @@ class RunRecord:
     request on the same model in the folder where the run was saved, by "method outcome".
     `ceiling` are the claims that the method can support at most, and `verdicts` says of each of the
     three what an audit has found: `not measured` until one has judged it. `reach` says whether the
-    method changes what the model knows of records, or its answers on the stored rows.
+    method changes what the model knows of records, or its answers on the stored rows;
+    `trained_anew` whether it is one that trains a model from the start.
     `repeats_count` counts holdout rows that are also among the training rows that stay, and were
     left out; `twins_count` forget records served whose content stays under another id; None where
     the training rows were not compared.
@@ -274,6 +275,7 @@ class RunRecord:
     twins_count: int | None = None
     verdicts: Mapping[Claim, str] = field(default_factory=_unmeasured)
     reach: Reach = "model"
+    trained_anew: bool = False
 
 
 @final
@@ -370,6 +372,7 @@ def read_record(text: str, *, source: str = "record.json") -> RunRecord:
             facts["ceiling"] = facts.pop("claims")
             stored = facts["method"] in ("prune", "prune-published")
             facts["reach"] = "rows" if stored else "model"
+            facts["trained_anew"] = facts["method"] == "retrain"
         outcome = facts["outcome"]
         facts["outcome"] = OutcomeReport(
             outcome=Outcome(outcome["outcome"]),

@@ -375,8 +375,8 @@ SOME_RECORDS = [
     Row(
         "holdout of 20 rows, temperature",
         lambda: on_records(by(scaled(0.5)), of_records(holdout=UNSEEN[:20])),
-        {INEFFECTIVE, UNDETERMINED},
-        TOLD | {Reason.FEW_ROWS_STAY},
+        UNDETERMINED,
+        Reason.FEW_ROWS_STAY,
     ),
     Row(
         "holdout of 20 rows, retrained",

@@ -98,7 +98,6 @@ def audit(
         initial=initial,
         areas=areas,
         said=said,
-        seed=0,
     )
     standing = tuple(standing_in(compared, name, models[name]) for name in names)
     case = _case(result, task, gone, areas, said, standing)

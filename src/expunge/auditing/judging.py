@@ -14,7 +14,6 @@ from expunge.auditing.reading import Areas, Known, Logits
 from expunge.data.copies import Views
 from expunge.judging.absent import judge_absent
 from expunge.judging.copies import Copies, Copy, answers, copies_of, sights
-from expunge.judging.independence import chosen_retained
 from expunge.judging.outputs import Beside, Judged, Outputs
 from expunge.judging.unseen import judge_unseen
 from expunge.network.placed import placed
@@ -98,21 +97,19 @@ def _beside(
         return Outputs(forget=outputs.forget[served], judge=outputs.judge)
 
     others = [on(name) for name in independent]
-    retained, labels = _retained(said, task)
+    retained, labels = _retained(said)
     return Beside(
         copies=sights(on("before"), on("after"), others, part),
         retained=retained,
         retained_labels=labels,
         reach=result.record.reach,
-        trained_anew=result.record.method == "retrain",
+        trained_anew=result.record.trained_anew,
     )
 
 
-def _retained(said: Said, task: ForgetTask) -> tuple[Tensor | None, Tensor | None]:
-    """What the original says on rows that stay, of the records' classes."""
-    if "retained-same" not in said.areas.parts:
+def _retained(said: Said) -> tuple[Tensor | None, Tensor | None]:
+    """What the original says on the rows that stay which the door looks at."""
+    few = said.areas.few
+    if few is None:
         return None, None
-    area, places = said.areas.parts["retained-same"]
-    labels = said.areas.rows[area].labels[places]
-    chosen = chosen_retained(labels, task.forget.labels, 0)
-    return said.logits["before"][area][places][chosen], labels[chosen]
+    return said.logits["before"]["retained"][few], said.areas.rows["retained"].labels[few]

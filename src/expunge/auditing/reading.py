@@ -14,6 +14,7 @@ from expunge.audits.base import Part
 from expunge.data.copies import Views
 from expunge.data.rows import Rows
 from expunge.judging.copies import Copies
+from expunge.judging.independence import RETAINED_SEED, chosen_retained
 from expunge.judging.outputs import Outputs
 from expunge.judging.split import tune_and_judge
 from expunge.network.passes import logits_of
@@ -33,10 +34,14 @@ _Area = Literal["forget", "judge", "retained"]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Areas:
-    """The rows to read, each once, and where in them the parts of the audit lie."""
+    """The rows to read, each once, and where in them the parts of the audit lie.
+
+    `few` are places of retained rows: those of the records' classes that the door looks at, too.
+    """
 
     rows: Mapping[_Area, Rows]
     parts: Mapping[Part, tuple[_Area, Int[Tensor, " part"]]]
+    few: Int[Tensor, " few"] | None = None
 
     def labels(self, part: Part) -> Int[Tensor, " part"]:
         """The labels of a part's rows."""
@@ -50,6 +55,7 @@ Logits = Mapping[_Area, Float[Tensor, "rows classes"]]
 
 def areas_of(result: Unlearned, task: ForgetTask, gone: frozenset[int]) -> Areas:
     """Forget rows, judge rows (classes that are gone, and the rest), and rows that stay."""
+    few: Tensor | None = None
     rows: dict[_Area, Rows] = {"forget": task.forget}
     parts: dict[Part, tuple[_Area, Tensor]] = {
         "forget-train": ("forget", torch.arange(len(task.forget)))
@@ -65,12 +71,14 @@ def areas_of(result: Unlearned, task: ForgetTask, gone: frozenset[int]) -> Areas
         stays = never_forgotten(task.retain, result.forgotten)
         same = torch.isin(stays.labels, task.forget.labels.unique()).nonzero().flatten()
         every, own = _spread(torch.arange(len(stays))), _spread(same)
-        together, places = torch.cat([every, own]).unique(return_inverse=True)
+        chosen = chosen_retained(stays.labels, task.forget.labels, RETAINED_SEED)
+        together, places = torch.cat([every, own, chosen]).unique(return_inverse=True)
         rows["retained"] = stays.select(together)
         parts["retained"] = "retained", places[: len(every)]
-        parts["retained-same"] = "retained", places[len(every) :]
+        parts["retained-same"] = "retained", places[len(every) : len(every) + len(own)]
+        few = places[len(every) + len(own) :] if len(chosen) else None
     filled = {part: found for part, found in parts.items() if len(found[1])}
-    return Areas(rows={a: r for a, r in rows.items() if len(r)}, parts=filled)
+    return Areas(rows={a: r for a, r in rows.items() if len(r)}, parts=filled, few=few)
 
 
 def _spread(places: Int[Tensor, " places"]) -> Int[Tensor, " some"]:

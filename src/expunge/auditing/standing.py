@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from expunge.auditing.reading import Areas, Logits
 from expunge.audits.base import Part
 from expunge.functional.membership import Auc
-from expunge.judging.independence import agreement_of, chosen_retained, seen_auc, standing_of
+from expunge.judging.independence import agreement_of, seen_auc, standing_of
 from expunge.records import Scope, Standing
 
 __all__ = ["Compared", "standing_in"]
@@ -31,7 +31,6 @@ class Compared:
     initial: Mapping[str, Tensor] | None
     areas: Areas
     said: Mapping[str, Logits]
-    seed: int
 
     def on(self, part: Part, subject: str) -> Tensor | None:
         """The subject's logits on a part; None where there are no such rows, or subject."""
@@ -60,9 +59,8 @@ def _agreement(case: Compared, name: str) -> float | None:
 
 
 def _seen(case: Compared, name: str) -> Auc | None:
-    forget, retained = case.on("forget-train", name), case.on("retained-same", name)
-    if forget is None or retained is None:
+    forget, few = case.on("forget-train", name), case.areas.few
+    if forget is None or few is None:
         return None
-    own, labels = case.areas.labels("forget-train"), case.areas.labels("retained-same")
-    places = chosen_retained(labels, own, case.seed)
-    return seen_auc(forget, own, retained[places], labels[places])
+    retained, labels = case.said[name]["retained"][few], case.areas.rows["retained"].labels[few]
+    return seen_auc(forget, case.areas.labels("forget-train"), retained, labels)

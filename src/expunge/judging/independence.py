@@ -24,7 +24,15 @@ from expunge.judging.outputs import masked, percent
 from expunge.patches.regions import inside
 from expunge.records import Scope, Standing
 
-__all__ = ["agreement_of", "chosen_retained", "cosine", "seen_auc", "standing_of", "weights_of"]
+__all__ = [
+    "RETAINED_SEED",
+    "agreement_of",
+    "chosen_retained",
+    "cosine",
+    "seen_auc",
+    "standing_of",
+    "weights_of",
+]
 
 MOST_ALIKE = 0.5
 """A cosine from here on shows no independence."""
@@ -84,6 +92,10 @@ def agreement_of(
 ) -> float | None:
     """Percent of rows given the same class by both, outputs in `gone` masked; None without rows."""
     return percent(agreement(masked(first, gone), masked(second, gone))) if len(first) else None
+
+
+RETAINED_SEED = 0
+"""Which rows that stay are looked at: the same for every run, so that none can be picked."""
 
 
 def chosen_retained(

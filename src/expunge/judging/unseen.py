@@ -100,8 +100,11 @@ def judge_unseen(case: Judged) -> OutcomeReport:
     _note(told, case, labels, figures)
     damage = _damage(case, figures)
     strange = _not_comparable(case, labels, figures)
+    first = damage is not None and (
+        damage.outcome is Outcome.WRECKED or damage.why is Reason.FEW_ROWS_STAY
+    )
     found = (
-        (damage if damage is not None and damage.outcome is Outcome.WRECKED else None)
+        (damage if first else None)
         or _rejected(case, told, labels, figures, judged=strange is None)
         or damage
         or strange

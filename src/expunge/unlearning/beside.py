@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from expunge.data.rows import Rows
 from expunge.errors import ModelError
 from expunge.judging.copies import Copies, Copy, answers, copies_of, sights
-from expunge.judging.independence import agreement_of, chosen_retained, seen_auc, standing_of
+from expunge.judging.independence import (
+    RETAINED_SEED,
+    agreement_of,
+    chosen_retained,
+    seen_auc,
+    standing_of,
+)
 from expunge.judging.outputs import Beside, Outputs
 from expunge.network.passes import logits_of
 from expunge.network.placed import placed
@@ -28,10 +34,6 @@ from expunge.unlearning.request import Aside, Request
 from expunge.unlearning.served import Served
 
 __all__ = ["after_copies", "beside_of", "seen_beside", "unverified"]
-
-
-_SEED = 0
-"""Which rows that stay: the same for every run, so that none can be picked."""
 
 
 def seen_beside(request: Request, copied: nn.Module, stored: Outputs) -> Aside:
@@ -142,7 +144,7 @@ def _some_that_stay(request: Request) -> Rows | None:
     stays = request.task.retain
     if stays is None:
         return None
-    places = chosen_retained(stays.labels, request.task.forget.labels, _SEED)
+    places = chosen_retained(stays.labels, request.task.forget.labels, RETAINED_SEED)
     return stays.select(places) if len(places) else None
 
 

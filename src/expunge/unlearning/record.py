@@ -69,6 +69,7 @@ def result_of(
         certified_count=certified,
         certificate=certificate,
         reach=request.method.info.reach,
+        trained_anew="training" in request.method.info.needs,
         repeats_count=request.split.repeats,
         twins_count=None if served.twins is None else len(served.twins),
     )
