@@ -16,6 +16,7 @@ import os
 import statistics as stats
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def records(name: str, model: nn.Module, rows: Rows, holdout: Rows) -> None:
             "KiB",
             "verify",
             "verify s",
+            "outcomes",
         ),
         body,
     )
@@ -121,6 +123,7 @@ def _one(model: nn.Module, rows: Rows, holdout: Rows, count: int, seed: int) -> 
         "bytes": 4 * (result.record.cost.parameters - sum(p.numel() for p in model.parameters())),
         "verify": word,
         "verify_seconds": seconds,
+        "outcome": result.outcome.outcome.value,
         "members": (-losses(mine, task.forget.labels), task.forget.labels),
         "outsiders": (-losses(after, judge.labels), judge.labels),
     }
@@ -171,6 +174,7 @@ def _summary(runs: Sequence[dict[str, object]]) -> list[str]:
         f"{mean('bytes') / 1024:.0f}",
         ", ".join(sorted({str(r["verify"]) for r in runs})),
         f"{max(float(r['verify_seconds']) for r in runs):.1f}",  # type: ignore[arg-type]
+        ", ".join(f"{name} {n}" for name, n in Counter(str(r["outcome"]) for r in runs).items()),
     ]
 
 

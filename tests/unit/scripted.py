@@ -1,5 +1,6 @@
-"""What a method made up by a test says of itself."""
+"""What a method made up by a test says of itself, and cases made up for the judges."""
 
+from expunge.judging.outputs import Judged
 from expunge.records import MethodInfo, Paper
 
 
@@ -16,3 +17,15 @@ def info(**changes):
         "claims": ("outputs",),
     }
     return MethodInfo(**(base | changes))
+
+
+def case(before, after, labels, judge_labels, gone, limits):
+    """What a judgement looks at, in the order in which it is read."""
+    return Judged(
+        before=before,
+        after=after,
+        labels=labels,
+        judge_labels=judge_labels,
+        gone=gone,
+        limits=limits,
+    )

@@ -4,11 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted import case
 
 from expunge.data.views import as_rows
 from expunge.errors import TaskError
 from expunge.judging import absent
-from expunge.judging.outputs import Judged, Outputs, masked
+from expunge.judging.outputs import Outputs, masked
 from expunge.judging.split import clean_holdout, split_holdout
 from expunge.records import Limits, Outcome
 
@@ -16,19 +17,8 @@ K = 4
 LIMITS = Limits()
 
 
-def _case(before, after, labels, judge_labels, gone, limits):
-    return Judged(
-        before=before,
-        after=after,
-        labels=labels,
-        judge_labels=judge_labels,
-        gone=gone,
-        limits=limits,
-    )
-
-
 def judge_absent(*parts):
-    return absent.judge_absent(_case(*parts))
+    return absent.judge_absent(case(*parts))
 
 
 def _say(classes, wrong=()):

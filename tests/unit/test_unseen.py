@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scripted import case
 
 from expunge.judging.again import unseen_again as judged_again
 from expunge.judging.outputs import Beside, Judged, Outputs, Sight
@@ -13,23 +14,12 @@ K = 4
 LIMITS = Limits()
 
 
-def _case(before, after, labels, judge_labels, gone, limits):
-    return Judged(
-        before=before,
-        after=after,
-        labels=labels,
-        judge_labels=judge_labels,
-        gone=gone,
-        limits=limits,
-    )
-
-
 def judge_unseen(*parts):
-    return judged(_case(*parts))
+    return judged(case(*parts))
 
 
 def unseen_again(*parts):
-    return judged_again(_case(*parts))
+    return judged_again(case(*parts))
 
 
 def _confident(labels, by):
