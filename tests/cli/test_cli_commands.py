@@ -137,7 +137,7 @@ def test_check_as_json(project):
         ("classes = [1]", "mask-class", 2 * (80 + 320)),
         ("classes = [1]", "least-squares-removal", 2 * (80 + 320) + 320),
         ("classes = [1]", "fine-tune", 2 * (80 + 320) + 3 * 5 * 240),
-        ("indices = [0, 5]", "fine-tune", 2 * (2 + 320) + 2 * 318 + 3 * 5 * 318),
+        ("indices = [0, 5]", "fine-tune", 2 * 2 * (2 + 320) + 2 * 318 + 3 * 5 * 318),
     ],
 )
 def test_check_expects_the_time_of_the_rows_that_a_run_reads(project, request_, method, rows):
