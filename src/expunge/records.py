@@ -227,7 +227,8 @@ class RunRecord:
     """What one call of `unlearn` did. No ids, no classes: those are private.
 
     `digest_before` and `digest_after` are SHA-256 over tensor names, dtypes, shapes and bytes
-    (recipe `sha256-state-v1`). `commitment` is a salted SHA-256 of the forget selection.
+    (recipe `sha256-state-v1`). `commitment` is a salted SHA-256 of the forget selection,
+    `holdout_commitment` one of the contents and labels of the holdout.
     `notes` are sentences a reader must see (which stop rule fired, `transplanted`, refusals).
     `log` holds the scalars a method reported, in order. `attempts` counts earlier runs of the same
     request on the same model in the folder where the run was saved, by "method outcome".
@@ -276,6 +277,7 @@ class RunRecord:
     verdicts: Mapping[Claim, str] = field(default_factory=_unmeasured)
     reach: Reach = "model"
     trained_anew: bool = False
+    holdout_commitment: str | None = None
 
 
 @final

@@ -16,14 +16,23 @@ from expunge.auditing.reading import (
     logits_in,
 )
 from expunge.auditing.standing import Compared, standing_in
-from expunge.auditing.tied import refuse_other_original, refuse_other_request
+from expunge.auditing.tied import refuse_other_holdout, refuse_other_original, refuse_other_request
 from expunge.audits import Accuracy, Audit, BiasShift, Case, Divergence, Membership, RowSet
 from expunge.data.copies import Views, checked_views, refuse_unfit_views
 from expunge.errors import InputError, ModelError
+from expunge.judging.independence import alike_among
 from expunge.judging.outputs import masked
+from expunge.network.answers import as_logits
+from expunge.network.calls import frozen_statistics, to_device, tried
+from expunge.network.passes import logits_of
 from expunge.network.state import device_of, digest_of, state_of
 from expunge.records import Standing
-from expunge.results.references import refuse_known_class, refuse_references
+from expunge.results.references import (
+    refuse_known_again,
+    refuse_known_class,
+    refuse_references,
+    refuse_unfit_references,
+)
 from expunge.results.report import AuditReport
 from expunge.results.unlearned import Unlearned
 from expunge.runtime.machine import environment, where
@@ -67,6 +76,7 @@ def audit(
     chosen = _checked_views(task, views)
     before = original if original is not None else result.original
     refuse_other_request(result, task)
+    refuse_other_holdout(result, task)
     refuse_other_original(result, before)
     gone = task.classes.union(*(request.classes for request in result.forgotten))
     areas = areas_of(result, task, gone)
@@ -74,6 +84,7 @@ def audit(
     # a retrained model may stand among the references it is shown with
     edited = None if result.record.method == "retrain" else result.model
     refuse_references(named, task, before, result.forgotten, edited)
+    refuse_unfit_references(named, task.forget, _outputs_of(result.model, task))
     digest = digest_of(state_of(result.model))
     models = {} if before is None else {"before": before}
     models["after"] = result.model
@@ -90,16 +101,26 @@ def audit(
     for name, subject in zip(named, names, strict=True):
         logits = said[subject]["forget"]
         refuse_known_class(name, task, logits, task.forget.labels, result.record.limits)
+        for past in result.forgotten[:-1]:
+            if past.scope == "classes" and past.rows is not None:
+                model = models[subject]
+                again = logits_of(model, past.rows, batch_size=size, device=device_of(model))
+                refuse_known_again(name, past, again, result.record.limits)
     _refuse_other_outputs(said)
     compared = Compared(
         scope=task.scope,
         gone=gone,
         original=before,
         initial=initial,
+        limits=result.record.limits,
         areas=areas,
         said=said,
     )
-    standing = tuple(standing_in(compared, name, models[name]) for name in names)
+    standing = alike_among(
+        [models[name] for name in names],
+        [standing_in(compared, name, models[name]) for name in names],
+        initial,
+    )
     case = _case(result, task, gone, areas, said, standing)
     own = device_of(result.model) if device is None else where(device)
     everything = Said(
@@ -130,6 +151,13 @@ def audit(
         model_digest=digest,
         environment=environment(own),
     )
+
+
+def _outputs_of(model: nn.Module, task: ForgetTask) -> int:
+    """How many logits a row the edited model gives."""
+    few, _ = task.forget.batch(torch.arange(min(2, len(task.forget))))
+    with frozen_statistics(model), torch.no_grad():
+        return int(as_logits(tried(model, to_device(few, device_of(model)), "forget")).shape[1])
 
 
 def _module(reference: nn.Module | Unlearned) -> nn.Module:

@@ -17,7 +17,8 @@ from expunge.judging.copies import Copies, Copy, answers, copies_of, sights
 from expunge.judging.outputs import Beside, Judged, Outputs
 from expunge.judging.unseen import judge_unseen
 from expunge.network.placed import placed
-from expunge.records import OutcomeReport, Standing
+from expunge.reasons import Reason
+from expunge.records import Outcome, OutcomeReport, Standing
 from expunge.results.unlearned import Unlearned
 from expunge.task import ForgetTask
 
@@ -62,6 +63,9 @@ def judged_again(result: Unlearned, task: ForgetTask, said: Said) -> OutcomeRepo
         references=tuple(_outputs(said.logits[name], served) for name in independent),
         beside=_beside(result, task, said, served, independent),
     )
+    parts = (case.after.forget, case.after.judge)
+    if any(bool((torch.isnan(z) | (z == torch.inf)).any()) for z in parts if z is not None):
+        return OutcomeReport.of(Outcome.WRECKED, Reason.NOT_FINITE)
     return judge_absent(case) if task.aim == "absent" else judge_unseen(case)
 
 

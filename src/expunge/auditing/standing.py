@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from expunge.auditing.reading import Areas, Logits
 from expunge.audits.base import Part
 from expunge.functional.membership import Auc
-from expunge.judging.independence import agreement_of, seen_auc, standing_of
-from expunge.records import Scope, Standing
+from expunge.judging.independence import able_as, agreement_of, seen_auc, standing_of
+from expunge.judging.outputs import masked
+from expunge.records import Limits, Scope, Standing
 
 __all__ = ["Compared", "standing_in"]
 
@@ -29,6 +30,7 @@ class Compared:
     gone: frozenset[int]
     original: nn.Module | None
     initial: Mapping[str, Tensor] | None
+    limits: Limits
     areas: Areas
     said: Mapping[str, Logits]
 
@@ -50,7 +52,16 @@ def standing_in(case: Compared, name: str, reference: nn.Module) -> Standing:
         initial=case.initial,
         agree=_agreement(case, name) if case.scope == "classes" else None,
         seen=_seen(case, name) if case.scope == "records" else None,
+        able=_able(case, name),
     )
+
+
+def _able(case: Compared, name: str) -> bool:
+    own, given = case.on("others", name), case.on("others", "before")
+    if own is None or given is None:
+        return False
+    labels = case.areas.labels("others")
+    return able_as(own, masked(given, case.gone), labels, case.scope, case.limits)
 
 
 def _agreement(case: Compared, name: str) -> float | None:

@@ -8,11 +8,11 @@ from expunge.data.digests import content_digests
 from expunge.errors import ModelError, TaskError
 from expunge.network.state import digest_of, state_of
 from expunge.records import RunRecord
-from expunge.results.forgotten import unlike
+from expunge.results.forgotten import holdout_commitment, unlike
 from expunge.results.unlearned import Unlearned
 from expunge.task import ForgetTask
 
-__all__ = ["refuse_other_original", "refuse_other_request"]
+__all__ = ["refuse_other_holdout", "refuse_other_original", "refuse_other_request"]
 
 
 def refuse_other_request(result: Unlearned, task: ForgetTask) -> None:
@@ -46,6 +46,24 @@ def refuse_other_request(result: Unlearned, task: ForgetTask) -> None:
     other = unlike(latest, task.forget)
     if other is not None:
         raise _other(f"one whose row {other[0]!r} is {other[1]}")
+
+
+def refuse_other_holdout(result: Unlearned, task: ForgetTask) -> None:
+    """Raise TaskError for another holdout than the one that the run was judged on.
+
+    Where the record tells (its private part is at hand, and it is not an older one's), and the task
+    has a holdout at all.
+    """
+    stated = result.record.holdout_commitment
+    own = result.read is not None and result.read.task is task
+    if stated is None or task.holdout is None or own or not result.forgotten:
+        return
+    if holdout_commitment(result.forgotten[-1].salt, task.holdout) != stated:
+        raise TaskError(
+            "Expected the holdout that the run was judged on, got one with other rows or labels: "
+            "the figures would be of other rows than the outcome. Pass the very holdout of the "
+            "request; to judge on another one, unlearn with it."
+        )
 
 
 def refuse_other_original(result: Unlearned, original: nn.Module | None) -> None:

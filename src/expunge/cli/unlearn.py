@@ -209,6 +209,24 @@ def _facts(run: Path, audit: Path, result: Unlearned, report: AuditReport) -> di
     }
 
 
+def _cure(result: Unlearned) -> str:
+    """What would let an undetermined outcome be judged."""
+    from expunge.reasons import Reason
+
+    why = result.outcome.why
+    if why in (Reason.NOT_KNOWN_BEFORE, Reason.NEAR_CHANCE_BEFORE):
+        return "look at the label numbering and the normalisation of the data"
+    if why is Reason.IN_MEMORY:
+        return "name a `factory` under [model] that builds what the method returns"
+    few = "judge rows of their classes would settle it" not in result.outcome.reason
+    if why in (Reason.NOT_COMPARABLE, Reason.TRAINED_ANEW) or (
+        why in (Reason.SIGNAL_OPEN, Reason.NO_SIGNAL_BEFORE) and few
+    ):
+        return "name three or more retrained models under [references]"
+    more = "a larger" if result.record.judge_count else "a"
+    return f"give {more} `holdout` under [data]"
+
+
 def _advice(job: Path, run: Path, result: Unlearned) -> str:
     from expunge.certificate.envelope import CERTIFICATE
     from expunge.reasons import Reason
@@ -231,8 +249,7 @@ def _advice(job: Path, run: Path, result: Unlearned) -> str:
             "for a further request"
         )
     if outcome == "undetermined":
-        more = "a larger" if result.record.judge_count else "a"
-        return f"give {more} `holdout` under [data], then: expunge unlearn {job}"
+        return f"{_cure(result)}, then: expunge unlearn {job}"
     other = "retrain" if result.record.method != "retrain" else "fine-tune"
     if result.record.scope == "classes" and result.record.method != "prototype-surgery":
         other = "prototype-surgery"

@@ -8,7 +8,12 @@ from torch import Tensor
 
 from expunge.functional.intervals import rows_for_bound, upper_bound
 from expunge.judging.damage import loss_of_the_rest, side_effects
-from expunge.judging.known import chance_of, near_chance_before, not_known_before
+from expunge.judging.known import (
+    chance_of,
+    near_chance_before,
+    not_known_before,
+    unknown_labels,
+)
 from expunge.judging.outputs import Judged, hits, masked, most_known, percent
 from expunge.reasons import Reason
 from expunge.records import Outcome, OutcomeReport
@@ -20,7 +25,8 @@ def judge_absent(case: Judged) -> OutcomeReport:
     """Judge a class request: is the class gone, and did what stays survive?
 
     What stays is compared with the original *with the forgotten outputs masked*, since taking a
-    class away lifts its neighbours. Nothing can be said where the class was not recognised before.
+    class away lifts its neighbours. Nothing can be said where what stays was near chance before,
+    nor of a class that was not recognised; other classes of the request, and damage, outrank that.
     `done` needs at most `forget_accuracy` percent recognised, and for each class a one-sided upper
     bound of at most `class_bound` on its judge rows.
     """
@@ -30,10 +36,16 @@ def judge_absent(case: Judged) -> OutcomeReport:
     }
     damage = _of_the_rest(case, figures)
     wrecked = damage if damage is not None and damage.outcome is Outcome.WRECKED else None
+    right = hits(case.before.forget, case.labels)
+    unknown = not_known_before(right, case.labels, case.limits)
+    near = None
+    if "chance" in figures:
+        near = near_chance_before(figures["others_before"], figures["chance"])
     found = (
-        _not_known_before(case, figures)
+        (next(iter(unknown), near) if near is not None else None)
         or wrecked
-        or _still_known(case, figures)
+        or _still_known(case, unknown_labels(right, case.labels, case.limits), figures)
+        or next(iter(unknown), None)
         or damage
         or _not_excluded(case, figures)
     )
@@ -48,16 +60,6 @@ def _rows(case: Judged) -> tuple[Bool[Tensor, " judge"], Tensor] | None:
     if case.judge_labels is None or case.before.judge is None or case.after.judge is None:
         return None
     return torch.isin(case.judge_labels, torch.tensor(sorted(case.gone))), case.judge_labels
-
-
-def _not_known_before(case: Judged, figures: dict[str, float]) -> OutcomeReport | None:
-    """Where the class, or what stays, was hardly recognised before, nothing can be concluded."""
-    right = hits(case.before.forget, case.labels)
-    unknown = not_known_before(right, case.labels, case.limits)
-    if unknown:
-        return unknown[0]
-    chance = figures.get("chance")
-    return None if chance is None else near_chance_before(figures["others_before"], chance)
 
 
 def _of_the_rest(case: Judged, figures: dict[str, float]) -> OutcomeReport | None:
@@ -80,23 +82,30 @@ def _of_the_rest(case: Judged, figures: dict[str, float]) -> OutcomeReport | Non
     return lost if lost is not None and lost.outcome is Outcome.WRECKED else beyond or lost
 
 
-def _still_known(case: Judged, figures: dict[str, float]) -> OutcomeReport | None:
-    """Whether the forget records, or judge rows of the class, are still given their class."""
-    limit = case.limits.forget_accuracy
-    left, where = most_known(case.after.forget, case.labels), "forget records"
-    found = _rows(case)
+def _still_known(
+    case: Judged, unknown: frozenset[int], figures: dict[str, float]
+) -> OutcomeReport | None:
+    """Whether the forget records, or judge rows of a class, are still given a class once known."""
+    limit, found = case.limits.forget_accuracy, _rows(case)
+    left, where = _most(case.after.forget, case.labels, unknown), "forget records"
     if found is not None and bool(found[0].any()):
         of_class, labels = found
         assert case.after.judge is not None
         answers, own = case.after.judge[of_class], labels[of_class]
         figures["judge_class_after"] = percent(hits(answers, own))
-        unseen = most_known(answers, own)
+        unseen = _most(answers, own, unknown)
         if left <= limit < unseen:
             left, where = unseen, "judge rows of the class"
     if left <= limit:
         return None
     facts = {"left": left, "where": where, "limit": limit}
     return OutcomeReport.of(Outcome.INEFFECTIVE, Reason.STILL_KNOWN, **facts)
+
+
+def _most(logits: Tensor, labels: Tensor, unknown: frozenset[int]) -> float:
+    """Accuracy in percent on the class that is recognised best, of those that were known before."""
+    known = ~torch.isin(labels, torch.tensor(sorted(unknown), dtype=torch.int64))
+    return most_known(logits[known], labels[known]) if bool(known.any()) else 0.0
 
 
 def _not_excluded(case: Judged, figures: dict[str, float]) -> OutcomeReport | None:

@@ -15,11 +15,15 @@ from torch import nn
 
 from expunge.data.copies import Views, noisy, spread_of, viewed
 from expunge.data.rows import Rows
+from expunge.errors import ModelError
 from expunge.judging.outputs import Outputs, Sight
 from expunge.network.passes import logits_of
 
-__all__ = ["Copies", "Copy", "answers", "copies_of", "sights"]
+__all__ = ["NOISE", "Copies", "Copy", "answers", "copies_of", "sights"]
 
+
+NOISE = "noise"
+"""The name of the noisy copies."""
 
 _SEED = 0
 """Which noise: the same for every run, so that none can be picked."""
@@ -48,7 +52,7 @@ def copies_of(rows: Copy, views: Views | None) -> Mapping[str, tuple[Copy, ...]]
     spread = spread_of(rows.judge)
     if spread is not None:
         pair = (noisy(own, spread, seed=_SEED) for own in (rows.forget, rows.judge))
-        found["noise"] = (Copy(*pair),)
+        found[NOISE] = (Copy(*pair),)
     if views is not None:
         pairs = zip(viewed(rows.forget, views), viewed(rows.judge, views), strict=True)
         found["views"] = tuple(Copy(own, other) for own, other in pairs)
@@ -62,15 +66,34 @@ def answers(
     batch_size: int,
     device: torch.device,
 ) -> Copies:
-    """What a model answers on every copy."""
+    """What a model answers on every copy.
+
+    Noise is left out where the model does not run on it, or gives NaN or +∞: it is no row of the
+    user's. Raises ModelError where the model does not run on the views.
+    """
 
     def on(rows: Rows) -> torch.Tensor:
         return logits_of(model, rows, batch_size=batch_size, device=device)
 
-    return {
-        name: tuple(Outputs(forget=on(one.forget), judge=on(one.judge)) for one in made)
-        for name, made in copies.items()
-    }
+    found: dict[str, tuple[Outputs, ...]] = {}
+    for name, made in copies.items():
+        try:
+            said = tuple(Outputs(forget=on(one.forget), judge=on(one.judge)) for one in made)
+        except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
+            if name == NOISE:
+                continue
+            raise ModelError(
+                f"Expected the model to run on the views named, but it raised "
+                f"{type(error).__name__}: {error}. Name views that it can take, or none."
+            ) from error
+        if name != NOISE or all(_numbers(outputs) for outputs in said):
+            found[name] = said
+    return found
+
+
+def _numbers(outputs: Outputs) -> bool:
+    parts = (outputs.forget, outputs.judge)
+    return not any(bool((torch.isnan(z) | (z == torch.inf)).any()) for z in parts if z is not None)
 
 
 def sights(
@@ -79,7 +102,10 @@ def sights(
     references: Sequence[Copies],
     part: Callable[[Outputs], Outputs],
 ) -> dict[str, Sight]:
-    """The answers of all models put together by name; `part` picks the records that are judged."""
+    """The answers of all models put together by name; `part` picks the records that are judged.
+
+    Copies that one of the models gave no answers on are left out.
+    """
 
     def parts(outputs: Sequence[Outputs]) -> tuple[Outputs, ...]:
         return tuple(part(one) for one in outputs)
@@ -91,4 +117,5 @@ def sights(
             references=tuple(parts(one[name]) for one in references),
         )
         for name in before
+        if all(name in other for other in (after, *references))
     }

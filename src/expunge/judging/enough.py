@@ -16,14 +16,18 @@ _MOST_REFERENCES = 100
 
 
 def would_settle(
-    side: Side, away: float, labels: Labels, references: int, confidence: float
+    side: Side, limit: float, labels: Labels, references: int, confidence: float
 ) -> str:
-    """One sentence: what would make the half-width of the interval smaller than `away`.
+    """One sentence: what would bring the whole interval to one side of ± `limit`.
 
     Against ½ the variance of an AUC falls as 1/records + 1/rows; against references it is their own
     spread, known the better the more there are.
     """
-    half = (side.high - side.low) / 2
+    away = abs(abs(side.offset) - limit)
+    inwards = abs(side.offset) < limit
+    # the end that has to move: the far one to come inside, the near one to leave
+    up, down = side.high - side.offset, side.offset - side.low
+    half = max(up, down) if inwards else (down if side.offset > 0 else up)
     if references >= ENOUGH:
         spread = half / prediction_factor(references, confidence)
         for count in range(references + 1, _MOST_REFERENCES + 1):
@@ -36,11 +40,12 @@ def would_settle(
     factor = (half / away) ** 2 if away > 0 else math.inf
     wanted = (1 / records + 1 / rows) / factor if factor else math.inf
     if wanted > 1 / records:
-        judge = _rounded(1 / (wanted - 1 / records))
+        judge = _rounded(max(1 / (wanted - 1 / records), rows + 1))
         return f"About {judge} judge rows of their classes would settle it"
     if records * factor > _MOST:
         return "No number of rows that can be had would settle it; three retrained references may"
-    many = f"{_rounded(records * factor)} records and {_rounded(rows * factor)} judge rows"
+    more = max(factor, 2.0)
+    many = f"{_rounded(records * more)} records and {_rounded(rows * more)} judge rows"
     return f"No holdout settles it for so few records: {many} would, or three retrained references"
 
 

@@ -10,7 +10,7 @@ from expunge.judging.outputs import percent
 from expunge.reasons import Reason
 from expunge.records import Limits, Outcome, OutcomeReport
 
-__all__ = ["chance_of", "near_chance", "near_chance_before", "not_known_before"]
+__all__ = ["chance_of", "near_chance", "near_chance_before", "not_known_before", "unknown_labels"]
 
 
 def not_known_before(
@@ -21,13 +21,21 @@ def not_known_before(
     `right` says whether the given model gives each forget record its class.
     """
     limit, found = limits.forget_accuracy, list[OutcomeReport]()
-    for label in labels.unique().tolist():
-        known = percent(right[labels == label])
-        if known <= limit:
-            facts = {"label": label, "known": known, "limit": limit}
-            why = Reason.NOT_KNOWN_BEFORE
-            found.append(OutcomeReport.of(Outcome.UNDETERMINED, why, **facts))
+    for label in sorted(unknown_labels(right, labels, limits)):
+        facts = {"label": label, "known": percent(right[labels == label]), "limit": limit}
+        found.append(OutcomeReport.of(Outcome.UNDETERMINED, Reason.NOT_KNOWN_BEFORE, **facts))
     return tuple(found)
+
+
+def unknown_labels(
+    right: Bool[Tensor, " forget"], labels: Tensor, limits: Limits
+) -> frozenset[int]:
+    """The classes that were not recognised before, within the limit."""
+    return frozenset(
+        label
+        for label in labels.unique().tolist()
+        if percent(right[labels == label]) <= limits.forget_accuracy
+    )
 
 
 def near_chance_before(accuracy: float, chance: float) -> OutcomeReport | None:

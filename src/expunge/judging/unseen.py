@@ -250,8 +250,8 @@ def _open(case: Judged, told: Told, labels: Labels) -> OutcomeReport | None:
         return None
     known = told.before.clear
     side = told.after.widest if known else told.before.widest
-    away = abs(abs(side.offset) - told.limit) if known else abs(side.offset)
-    settle = would_settle(side, away, labels, len(case.references), case.limits.confidence)
+    limit = told.limit if known else 0.0  # a signal before is clear where it excludes none
+    settle = would_settle(side, limit, labels, len(case.references), case.limits.confidence)
     why = Reason.SIGNAL_OPEN if known else Reason.NO_SIGNAL_BEFORE
     facts = _facts(case, told) | {"low": side.low, "high": side.high, "settle": settle}
     return OutcomeReport.of(Outcome.UNDETERMINED, why, **facts)

@@ -27,6 +27,7 @@ __all__ = [
     "Forgotten",
     "commitment",
     "found_again",
+    "holdout_commitment",
     "never_forgotten",
     "still_there",
     "unlike",
@@ -59,6 +60,15 @@ def commitment(request: Forgotten) -> str:
         [request.salt, sorted(request.classes), list(request.ids)], separators=(",", ":")
     )
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def holdout_commitment(salt: str, holdout: Rows) -> str:
+    """Salted SHA-256 of the contents and labels of a holdout, in whatever order."""
+    rows = sorted(zip(content_digests(holdout), holdout.labels.tolist(), strict=True))
+    total = hashlib.sha256(salt.encode())
+    for digest, label in rows:
+        total.update(digest + f" {label}\n".encode())
+    return total.hexdigest()
 
 
 def still_there(rows: Rows, requests: Sequence[Forgotten]) -> Bool[Tensor, " rows"]:

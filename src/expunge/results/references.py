@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from expunge.data.rows import Rows
 from expunge.errors import ModelError
 from expunge.judging.outputs import most_known
-from expunge.network.state import digest_of, state_of
+from expunge.network.answers import as_logits
+from expunge.network.calls import frozen_statistics, to_device, tried
+from expunge.network.state import device_of, digest_of, state_of
 from expunge.records import Limits
 from expunge.results.forgotten import Forgotten
 from expunge.results.unlearned import Unlearned
 from expunge.task import ForgetTask
 
-__all__ = ["refuse_known_class", "refuse_references"]
+__all__ = [
+    "refuse_known_again",
+    "refuse_known_class",
+    "refuse_references",
+    "refuse_unfit_references",
+]
 
 
 def refuse_references(
@@ -70,6 +79,36 @@ def refuse_known_class(
             f"recognises {left:.1f} % of the forget records (limit: "
             f"{limits.forget_accuracy:g} %). It was trained on them."
         )
+
+
+def refuse_known_again(
+    name: str, past: Forgotten, logits: Float[Tensor, "rows classes"], limits: Limits
+) -> None:
+    """Raise ModelError where a reference recognises a class of an earlier request."""
+    assert past.rows is not None
+    left = most_known(logits, past.rows.labels)
+    if left > limits.forget_accuracy:
+        raise ModelError(
+            f"Expected {name} to be retrained without class {sorted(past.classes)} of an earlier "
+            f"request too, but it recognises {left:.1f} % of its records (limit: "
+            f"{limits.forget_accuracy:g} %). Retrain it without all that was forgotten."
+        )
+
+
+def refuse_unfit_references(
+    references: Mapping[str, nn.Module | Unlearned], rows: Rows, classes: int
+) -> None:
+    """Raise ModelError for references that do not run on two of the rows, or have other outputs."""
+    few, _ = rows.batch(torch.arange(min(2, len(rows))))
+    for name, reference in references.items():
+        model = reference.model if isinstance(reference, Unlearned) else reference
+        with frozen_statistics(model), torch.no_grad():
+            found = as_logits(tried(model, to_device(few, device_of(model)), f"{name}, forget"))
+        if found.shape[1] != classes:
+            raise ModelError(
+                f"Expected {name} to give {classes} logits a row as the model does, got "
+                f"{found.shape[1]}. Retrain with the original's number of outputs."
+            )
 
 
 def _refuse_run(name: str, run: Unlearned, task: ForgetTask, gone: frozenset[int]) -> None:

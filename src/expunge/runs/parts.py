@@ -7,6 +7,7 @@ held against the record and the weights, so that it shows in a shared folder too
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tomllib
 from collections.abc import Iterator
@@ -34,7 +35,16 @@ __all__ = [
     "refuse_other_statistics",
 ]
 
-_WRITTEN = ("record.json", "job.toml", "statistics.safetensors", "private/members.npy")
+_WRITTEN = (
+    "record.json",
+    "job.toml",
+    "statistics.safetensors",
+    "private/job.toml",
+    "private/members.npy",
+    "private/left.json",
+    "private/twins.json",
+    "private/witnesses.json",
+)
 """Files that nothing else in a folder holds a digest of."""
 
 
@@ -52,6 +62,7 @@ def refuse_edited(path: Path, record: RunRecord, history: History) -> None:
                 f"Expected {file} as the run wrote it ({digest[:12]}), got another "
                 f"({_sha256(file)[:12]}). It was edited or exchanged: take it from a copy."
             )
+    _refuse_other_audits(path, record)
     file = path / "job.toml"
     if not file.exists():
         return
@@ -77,6 +88,24 @@ def refuse_edited(path: Path, record: RunRecord, history: History) -> None:
             f"Expected {file} to be the job of the run, got another {other[0]} than in the record. "
             "It was edited or exchanged: take it from a copy."
         )
+
+
+def _refuse_other_audits(path: Path, record: RunRecord) -> None:
+    """Raise InputError where an audit in the folder is one of another run."""
+    for file in sorted(path.glob("audits/*/audit.json")):
+        try:
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            stated = facts.get("commitment", record.commitment), facts.get("model_digest")
+        except (OSError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"Expected {file} to be an audit of the run, but reading it raised "
+                f"{type(error).__name__}: {error}. It is damaged: take it from a copy."
+            ) from error
+        if stated != (record.commitment, record.digest_after):
+            raise InputError(
+                f"Expected {file} to be an audit of the run, got one of another run. It was put "
+                "there from elsewhere: take it away."
+            )
 
 
 def refuse_other_statistics(

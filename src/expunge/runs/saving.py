@@ -63,14 +63,14 @@ def save_run(
         origin = f"# Relative paths start at {job.folder}\n" if job and job.folder else ""
         write_private(private / "job.toml", (origin + to_toml(full)).encode())
         named = {} if job is None else job.files
-        history = history_text(result, named, digests_in(folder))
-        write_private(private / "history.json", history.encode())
         if result.evidence is not None and result.record.outcome.outcome.accepted:
             write_certificate(folder, result.evidence)
         if result.evidence is not None or result.refused:
             write_private(private / "left.json", _left(result).encode())
         if result.twins:
             write_private(private / "twins.json", _twins(result).encode())
+        history = history_text(result, named, digests_in(folder))
+        write_private(private / "history.json", history.encode())
     return path
 
 

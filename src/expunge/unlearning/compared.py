@@ -30,7 +30,9 @@ def reads_training(task: ForgetTask, method: Method) -> bool:
 
 
 def with_digests(task: ForgetTask, method: Method) -> ForgetTask:
-    """The request with the digests of its rows, where the method reads these anyway."""
+    """The request with the digests of its holdout, and of its rows where the method reads these."""
+    if task.holdout is not None:
+        task = task.having(dataclasses.replace(task.given, holdout=digested(task.holdout)))
     if not reads_training(task, method):
         return task
     return dataclasses.replace(task, rows=digested(task.rows))

@@ -18,7 +18,7 @@ from expunge.methods.base import Method, Progress
 from expunge.methods.run import Means
 from expunge.network.state import device_of
 from expunge.records import Limits
-from expunge.results.references import refuse_references
+from expunge.results.references import refuse_references, refuse_unfit_references
 from expunge.results.unlearned import Unlearned
 from expunge.runtime.machine import where
 from expunge.runtime.randomness import isolated, preserved
@@ -143,6 +143,7 @@ def _opened(
     named = {f"reference {n}": one for n, one in enumerate(served.references)}
     refuse_references(named, served, given, past.forgotten)
     found = look_at_data(given, method, served, means.head or past.head)
+    refuse_unfit_references(named, served.forget, found.classes)
     kept, known = without_forgotten(served, past, method, found)
     split, heard = split_of(kept, known, method, repeats)
     final_task, said = settled(kept, heard, given, method, found)

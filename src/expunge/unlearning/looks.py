@@ -19,7 +19,7 @@ from expunge.network.passes import feature_batches, logits_of
 from expunge.network.state import digest_of, layout_of, state_of
 from expunge.reasons import Reason
 from expunge.records import Outcome, OutcomeReport
-from expunge.unlearning.beside import after_copies, beside_of, seen_beside, unverified
+from expunge.unlearning.beside import after_copies, beside_of, seen_beside, told_of
 from expunge.unlearning.history import judge_again
 from expunge.unlearning.request import Look, Request
 from expunge.unlearning.served import Served
@@ -67,7 +67,7 @@ def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verd
         return Verdict(outcome=outcome, before=first, after=first, notes=notes)
     edited.model.to(request.means.device)
     after = _outputs(request, edited.model, _logits(request, edited.model, request.task.forget))
-    said = (*in_memory(request, stored, after[0].forget), *unverified(look.beside))
+    said = (*in_memory(request, stored, after[0].forget), *told_of(look.beside))
     if any(_undefined(outputs) for outputs in after):
         outcome = OutcomeReport.of(Outcome.WRECKED, Reason.NOT_FINITE)
         return _back(stored, Verdict(outcome=outcome, before=first, after=after[0], notes=said))

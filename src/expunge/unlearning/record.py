@@ -12,7 +12,7 @@ from expunge.methods.base import Method
 from expunge.network.heads import backbone_digest
 from expunge.network.state import device_of, digest_of, hook_count, state_of
 from expunge.records import RECORD_VERSION, Cost, RunRecord
-from expunge.results.forgotten import Forgotten, commitment
+from expunge.results.forgotten import Forgotten, commitment, holdout_commitment
 from expunge.results.read import Read, Reading
 from expunge.results.unlearned import Unlearned
 from expunge.runtime.machine import environment
@@ -69,6 +69,9 @@ def result_of(
         certified_count=certified,
         certificate=certificate,
         reach=request.method.info.reach,
+        holdout_commitment=None
+        if request.task.holdout is None
+        else holdout_commitment(forgotten.salt, request.task.holdout),
         trained_anew="training" in request.method.info.needs,
         repeats_count=request.split.repeats,
         twins_count=None if served.twins is None else len(served.twins),

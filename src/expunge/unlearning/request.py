@@ -130,13 +130,15 @@ class Aside:
     """What was read beside the stored rows before the edit; see `unlearning.beside`.
 
     `readings` and `standing` are of all references. `made` are the changed copies of the rows by
-    name, `copies` the given model's answers on them. `retained` are its answers on `stays`, some
+    name, `copies` the given model's answers on them, `lost` the names of those that the model does
+    not run on. `retained` are its answers on `stays`, some
     rows that stay.
     """
 
     readings: tuple[Reading, ...] = ()
     standing: tuple[Standing, ...] = ()
     made: Mapping[str, tuple[Copy, ...]] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
     copies: Copies = field(default_factory=dict)
     stays: Rows | None = None
     retained: Float[Tensor, "retained classes"] | None = None

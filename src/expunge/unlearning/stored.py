@@ -28,6 +28,9 @@ from expunge.unlearning.work import copied_alone
 __all__ = ["Stored", "empty_for", "greatest", "in_memory", "moved", "stored"]
 
 
+MASKED = 1e3
+"""A logit so many times larger than the middle one stands for an output that is masked."""
+
 ROUNDING = 1e-5
 """Logits that differ by less than this share of the largest one differ by rounding."""
 
@@ -123,9 +126,14 @@ def _answers(model: nn.Module, inputs: object) -> Float[Tensor, "rows classes"]:
 
 
 def greatest(logits: Float[Tensor, "rows classes"]) -> float:
-    """The largest absolute logit; those of removed classes (−∞) do not count."""
+    """The largest absolute logit; removed classes (−∞) and outputs masked by a number do not count.
+
+    Masked is what lies a thousand times farther from 0 than the middle one: −1e9 for a padded class
+    is no scale of an answer.
+    """
     finite = logits[torch.isfinite(logits)].abs()
-    return float(finite.max()) if finite.numel() else 0.0
+    usual = finite[finite <= MASKED * finite.median()] if finite.numel() else finite
+    return float(usual.max()) if usual.numel() else 0.0
 
 
 def moved(
