@@ -9,6 +9,7 @@ from torch import nn
 
 import expunge
 from expunge import FineTune, MaskClass, PrototypeSurgery, Prune, Recipe, audit, forget_indices
+from expunge.errors import ModelError, TaskError
 from expunge.reasons import Reason
 from expunge.records import Outcome
 from expunge.testing import toy
@@ -117,3 +118,71 @@ def test_what_is_a_contradiction(run, own, contradicted):
     assert changed.contradicts is contradicted
     back = dataclasses.replace(changed.outcome, why=Reason.CAME_BACK)
     assert not dataclasses.replace(changed, outcome=back).contradicts  # earlier requests: the run's
+
+
+def test_a_model_without_numbers_is_judged_wrecked_by_both():
+    task = MADE.absent(1)
+    result = expunge.unlearn(MADE.trained(), MaskClass(), task, seed=0)
+    with torch.no_grad():
+        result.model.head.weight[0, 0] = float("nan")
+    report = audit(result, task)
+    assert (report.judged.outcome, report.judged.why) == (Outcome.WRECKED, Reason.NOT_FINITE)
+
+
+def test_another_holdout_is_refused(original, task, tmp_path):
+    result = expunge.unlearn(original, FineTune(epochs=1), task, seed=0, limits=LOOSE)
+    run = expunge.load_run(expunge.save_run(result, tmp_path / "run"), factory=_net)
+    assert audit(run, task, original=original).judged is not None
+    for rows in (slice(0, 1500), slice(100, None)):
+        other = forget_indices(TRAIN, WANTED, holdout=tuple(part[rows] for part in HOLDOUT))
+        for subject in (run, result):
+            with pytest.raises(TaskError, match="the holdout that the run was judged on"):
+                audit(subject, other, original=original)
+    turned = forget_indices(TRAIN, WANTED, holdout=tuple(part.flip(0) for part in HOLDOUT))
+    assert audit(run, turned, original=original).judged is not None  # the order is none of its own
+    without = forget_indices(TRAIN, WANTED)
+    assert audit(run, without, original=original).judged.why is Reason.NO_HOLDOUT
+
+
+class _Category(nn.Module):
+    """Reads a whole number out of the first column, and knows no other."""
+
+    def __init__(self):
+        super().__init__()
+        self.of = nn.Embedding(5, 8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        if bool((x[:, 0] != x[:, 0].round()).any()):
+            raise IndexError("no such category")
+        return self.head(self.of(x[:, 0].long()))
+
+
+def test_noise_that_a_model_does_not_take_is_left_out_and_told():
+    x = torch.randint(5, (600, 3), generator=torch.Generator().manual_seed(0)).float()
+    x[:, 1] = torch.arange(600) + 0.5  # no row twice
+    y = x[:, 0].long()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = _Category()
+    task = forget_indices((x[:200], y[:200]), range(20), holdout=(x[200:], y[200:]))
+    result = expunge.unlearn(model, FineTune(epochs=1), task, seed=0)
+    assert "noise_signal_after" not in result.outcome.figures
+    assert any(note.startswith("noisy copies were not judged") for note in result.record.notes)
+
+
+def test_views_that_a_model_does_not_take_are_refused_before_work():
+    task = MADE.unseen(0, 1, 2)
+
+    class Narrow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = MADE.trained()
+
+        def forward(self, x):
+            if bool((x > 100).any()):
+                raise ValueError("too large")
+            return self.net(x)
+
+    with pytest.raises(ModelError, match="to run on the views named, but it raised ValueError"):
+        expunge.unlearn(Narrow(), FineTune(epochs=1), task, seed=0, views=lambda b: [b + 1000])

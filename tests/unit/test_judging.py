@@ -11,6 +11,7 @@ from expunge.errors import TaskError
 from expunge.judging import absent
 from expunge.judging.outputs import Outputs, masked
 from expunge.judging.split import clean_holdout, split_holdout
+from expunge.reasons import Reason
 from expunge.records import Limits, Outcome
 
 K = 4
@@ -406,3 +407,33 @@ def test_rows_never_change_sides_when_others_are_dropped():
         assert kept.dropped == 1
         assert set(kept.tune.ids) == set(tune.ids) - set(one.ids)
         assert set(kept.judge.ids) == set(judge.ids) - set(one.ids)
+
+
+def _two_classes(after_zero, after_one, judge_after):
+    """A request for classes 0 and 1, of which the model knew class 1 alone."""
+    labels = torch.tensor([0] * 40 + [1] * 40)
+    before = torch.cat([_say([0] * 40, range(40)), _say([1] * 40)])
+    judge = torch.tensor([0, 1, 2, 3] * 50)
+    old = _say(judge.tolist(), [i for i, c in enumerate(judge) if c == 0])
+    return judge_absent(
+        Outputs(forget=before, judge=old),
+        Outputs(forget=torch.cat([after_zero, after_one]), judge=judge_after),
+        labels,
+        judge,
+        frozenset({0, 1}),
+        LIMITS,
+    )
+
+
+def test_a_class_that_was_not_known_hides_no_other():
+    def without(*classes):
+        wrong = [i for i, c in enumerate([0, 1, 2, 3] * 50) if c in classes]
+        return _say([0, 1, 2, 3] * 50, wrong)
+
+    unknown = _say([0] * 40, range(40))
+    report = _two_classes(unknown, _say([1] * 40), without(0))
+    assert (report.outcome, report.why) == (Outcome.INEFFECTIVE, Reason.STILL_KNOWN)
+    report = _two_classes(unknown, _say([1] * 40, range(40)), without(0, 1))
+    assert (report.outcome, report.why) == (Outcome.UNDETERMINED, Reason.NOT_KNOWN_BEFORE)
+    report = _two_classes(torch.zeros(40, K), torch.zeros(40, K), torch.zeros(200, K))
+    assert (report.outcome, report.why) == (Outcome.WRECKED, Reason.HALF_LOST)

@@ -11,6 +11,7 @@ import expunge
 from expunge import LeastSquaresRemoval, MaskClass, Prune, unlearn
 from expunge.certificate import verify
 from expunge.errors import InputError, ModelError, StatisticsError
+from expunge.runs import save_audit
 from expunge.testing import toy
 
 MADE = toy("mlp")
@@ -93,9 +94,12 @@ EXCHANGED = [
     ("records", "features.safetensors", InputError),
     ("records", "private/records.json", InputError),
     ("records", "private/history.json", InputError),
+    ("class", "private/job.toml", InputError),
+    ("records", "private/job.toml", InputError),
 ]
-OLD = [case for case in EXCHANGED if case[1] != "private/members.npy"]
-"""In older folders too: salted ids of rows that stay are bound by a digest alone."""
+BY_DIGEST = {"private/members.npy", "private/job.toml"}
+OLD = [case for case in EXCHANGED if case[1] not in BY_DIGEST]
+"""In older folders too: these are bound by a digest alone."""
 
 
 @pytest.mark.parametrize(
@@ -213,3 +217,27 @@ def test_an_audit_of_a_loaded_run_goes_beside_it(runs):
     run = _load(runs / "class")
     report = expunge.audit(run, MADE.absent(1))
     assert expunge.runs.save_audit(runs / "class", report).is_dir()
+
+
+@pytest.mark.parametrize("part", ["left.json", "witnesses.json", "job.toml"])
+def test_an_edited_private_file_is_refused(runs, part):
+    file = runs / "records/private" / part
+    file.write_bytes(file.read_bytes() + b"\n")
+    with pytest.raises(InputError, match="It was edited or exchanged"):
+        _load(runs / "records")
+
+
+def test_an_audit_of_another_run_is_refused(runs):
+    for name in ("class", "other class"):
+        method, task = REQUESTS[name]
+        result = unlearn(MADE.trained(), method, task, seed=0)
+        path = expunge.save_run(result, runs / f"fresh {name}")
+        save_audit(path, expunge.audit(result, task))
+        _load(path)
+    other = next((runs / "fresh other class/audits").iterdir())
+    shutil.copytree(other, runs / "fresh class/audits/put-there")
+    with pytest.raises(InputError, match="to be an audit of the run, got one of another run"):
+        _load(runs / "fresh class")
+    (runs / "fresh class/audits/put-there/audit.json").write_text("{")
+    with pytest.raises(InputError, match="reading it raised JSONDecodeError"):
+        _load(runs / "fresh class")

@@ -307,3 +307,12 @@ def test_what_counts_as_moved():
     assert moved(z, torch.tensor([[100.0, torch.nan, -torch.inf]]), 100.0)
     assert moved(z, z[:, :2], 100.0)
     assert greatest(torch.full((1, 2), -torch.inf)) == 0.0
+
+
+def test_an_output_masked_by_a_number_is_no_scale():
+    logits = torch.tensor([[3.0, -2.0, -1e9], [1.0, 4.0, -1e9]])
+    assert greatest(logits) == 4.0
+    assert greatest(torch.tensor([[2.0, 1.0, -65504.0]])) == 2.0
+    assert greatest(torch.tensor([[200.0, 1.0, -torch.inf]])) == 200.0
+    assert greatest(torch.full((2, 2), -torch.inf)) == 0.0
+    assert moved(logits, logits + torch.tensor([1e-3, 0.0, 0.0]), greatest(logits))
