@@ -97,3 +97,30 @@ def test_class_names_of_the_job_stay_private(project):
     assert "classes: 0 = dog, 1 = cat" in err
     assert 'classes = "private"' in (project.folder / "r" / "job.toml").read_text()
     assert "bee" in (project.folder / "r" / "private" / "job.toml").read_text()
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["rows still there", "rows gone"])
+def test_records_forgotten_already_are_passed_over_where_asked(project, gone):
+    with np.load(project.folder / "train.npz") as archive:
+        table = dict(archive)
+    first, second, third = (str(i) for i in table["id"][:3])
+    method = ('"prototype-surgery"', '"fine-tune"\nepochs = 1')
+    job = project.job(("classes = [1]", f'ids = ["{first}", "{second}"]'), method)
+    assert project.run("unlearn", job, "--out", "one")[0] in (0, 11, 12)
+    run = project.folder / "one"
+    if not (run / "model.safetensors").exists():
+        pytest.skip("the first run was not accepted")
+    if gone:
+        np.savez(project.folder / "train.npz", **{k: v[1:] for k, v in table.items()})
+    start = ('weights = "w.safetensors"', 'run = "one"')
+    ids = f'ids = ["{first}", "{third}"]'
+    job = project.job(("classes = [1]", ids), method, start)
+    code, _, err = project.run("check", job)
+    assert code == 2
+    assert f"got '{first}' again" in err
+    assert "already" in err
+    job = project.job(("classes = [1]", f'{ids}\nalready = "skip"'), method, start)
+    code, _, err = project.run("unlearn", job, "--out", "two")
+    assert code in (0, 11, 12, 13), err
+    assert "were forgotten before and were passed over" in err
+    assert _history(project, "two")["requests"][1]["ids"] == [third]

@@ -79,6 +79,9 @@ def test_records_forgotten_already_are_skipped_and_counted():
     assert second.record.forget_count == 2
     note = "2 records of the request were forgotten before and were passed over"
     assert note in second.record.notes
+    report = expunge.audit(second, task)
+    assert report.counts["forget-train"] == 2
+    assert report.judged.outcome is second.outcome.outcome
     with pytest.raises(TaskError, match="got '0' again"):
         _run(expunge.forget_indices((X, Y), [0, 2]), first, tune, already="skip")
     with pytest.raises(InputError, match='`already` to be "error" or "skip", got True'):

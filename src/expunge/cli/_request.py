@@ -17,7 +17,7 @@ from expunge.data.items import Fields
 from expunge.data.npz import read_npz
 from expunge.data.rows import Rows
 from expunge.data.views import as_rows
-from expunge.errors import DataError, JobError
+from expunge.errors import DataError, JobError, TaskError
 from expunge.network.passes import logits_of
 from expunge.task import ForgetTask
 from expunge.training import Training
@@ -72,8 +72,10 @@ def rows_of(job: Job) -> Rows:
     return as_rows(_data(job, text, f"data.{key}"), ids=ids, argument=key, fields=_fields(job))
 
 
-def task_of(job: Job, rows: Rows, training: Training | None) -> ForgetTask:
-    """The request of the job on its rows."""
+def task_of(
+    job: Job, rows: Rows, training: Training | None, forgotten: frozenset[str] = frozenset()
+) -> ForgetTask:
+    """The request of the job on its rows; `forgotten` are the ids of earlier requests."""
     if job.forget is None:
         raise JobError("Expected a table [forget] in the job, got none. Add `classes` or `ids`.")
     forget = job.forget
@@ -98,7 +100,34 @@ def task_of(job: Job, rows: Rows, training: Training | None) -> ForgetTask:
         return expunge.forget_indices(
             rows, numbers_in(job, forget.indices, "forget.indices"), **shared
         )
-    return expunge.forget_ids(rows, entries_in(job, forget.ids, "forget.ids") or [], **shared)
+    ids = entries_in(job, forget.ids, "forget.ids") or []
+    left = _without_gone(ids, rows, forgotten, forget.already)
+    if len(left) < len(ids):
+        words = f"{len(ids) - len(left)} ids of the request were forgotten before and were passed"
+        note = f"{words} over: their rows are no longer in the data"
+        rows = dataclasses.replace(rows, notes=(*rows.notes, note))
+    return expunge.forget_ids(rows, left, **shared)
+
+
+def _without_gone(ids: list[Any], rows: Rows, forgotten: frozenset[str], already: str) -> list[Any]:
+    """The ids without those that are forgotten and have left the data since."""
+    gone = forgotten - frozenset(rows.ids)
+    again = [entry for entry in ids if str(entry) in gone]
+    if not again:
+        return ids
+    if already == "error":
+        raise TaskError(
+            f"Expected records not forgotten before, got {again[0]!r} again ({len(again)} of "
+            f"{len(ids)}; their rows are no longer in the data). Leave them out, or say "
+            '`already = "skip"` in [forget].'
+        )
+    left = [entry for entry in ids if str(entry) not in gone]
+    if not left:
+        raise TaskError(
+            f"Expected some records not forgotten before, got {len(ids)} that all are. They stay "
+            "forgotten; nothing is left to do."
+        )
+    return left
 
 
 def _classes(job: Job, value: list[Any] | str, rows: Rows) -> list[Any]:
