@@ -8,12 +8,12 @@ handed. Make one with `forget_classes` (aim `absent`), `forget_indices`, `forget
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, final
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -21,10 +21,13 @@ from torch import Tensor
 from expunge.data.copies import Views
 from expunge.data.digests import content_digests
 from expunge.data.ids import id_texts, refuse_single
+from expunge.data.items import Fields
+from expunge.data.labels import labels_of
+from expunge.data.names import refuse_other_names
 from expunge.data.rows import Rows
-from expunge.data.selections import refuse_doubles, whole_numbers
+from expunge.data.selections import masked_places, refuse_doubles, whole_numbers
 from expunge.data.views import as_rows
-from expunge.errors import TaskError
+from expunge.errors import DataError, TaskError
 from expunge.records import Aim, Scope
 from expunge.statistics.features import FeatureStatistics
 from expunge.training import Training
@@ -151,14 +154,40 @@ def _build(
     return ForgetTask(aim=aim, rows=rows, chosen=chosen, classes=classes, gone=classes, given=given)
 
 
-def _given(holdout: Any, statistics: FeatureStatistics | None, training: Training | None) -> Given:
-    seen = None if holdout is None else as_rows(holdout, argument="holdout")
+def _given(
+    holdout: Any, rows: Rows, statistics: FeatureStatistics | None, training: Training | None
+) -> Given:
+    """What the request comes with; names of classes in the holdout are those of its own rows."""
+    seen = None
+    if holdout is not None:
+        seen = as_rows(holdout, argument="holdout", fields=Fields(classes=rows.names))
+        refuse_other_names(rows.names, seen.names)
     return Given(holdout=seen, statistics=statistics, training=training)
+
+
+def _class_numbers(classes: Iterable[Any], rows: Rows) -> frozenset[int]:
+    """The classes asked for by number: given as such, by name, or as a mask of all classes."""
+    refuse_single(classes, "classes")
+    names = () if rows.names is None else rows.names.names
+    count = max(len(names), int(rows.labels.max()) + 1 if len(rows) else 0)
+    places = masked_places(classes, count, "classes", "class")
+    if places is not None:
+        return frozenset(places)
+    entries = [name.item() if isinstance(name, np.str_) else name for name in classes]
+    if names and any(isinstance(entry, str) for entry in entries):
+        stray = next((e for e in entries if e not in names), None)
+        if stray is not None:
+            raise TaskError(
+                f"Expected `classes` among the names in the data, got {stray!r}; they are "
+                f"{_shown(names)}."
+            )
+        return frozenset(names.index(entry) for entry in entries)
+    return frozenset(whole_numbers(entries, "classes"))
 
 
 def forget_classes(
     train: Any,
-    classes: Iterable[int],
+    classes: Iterable[int | str],
     *,
     forget: Any = None,
     holdout: Any = None,
@@ -172,13 +201,9 @@ def forget_classes(
     `train` is a Dataset, a pair (x, y) or a mapping with x, y and optional id. Where the training
     data are gone, pass `train=None` and `forget=` the forget rows alone; methods that need more
     refuse. `ids` name the rows of whichever is given (default: the row index as text). `holdout`
-    are rows never trained on. Raises TaskError for unknown or empty classes.
+    are rows never trained on. `classes` are numbers, names where the labels are names, or a mask
+    with one truth value a class. Raises TaskError for unknown or empty classes.
     """
-    wanted = frozenset(whole_numbers(classes, "classes"))
-    if not wanted:
-        raise TaskError("Expected `classes` to name at least one class, got none.")
-    if min(wanted) < 0:
-        raise TaskError(f"Expected `classes` to be class numbers from 0, got {min(wanted)}.")
     checked = _checked_aim(aim, "classes")
     if checked != "absent":
         raise TaskError(
@@ -192,6 +217,11 @@ def forget_classes(
         )
     argument = "train" if forget is None else "forget"
     rows = as_rows(train if forget is None else forget, ids=ids, argument=argument)
+    wanted = _class_numbers(classes, rows)
+    if not wanted:
+        raise TaskError("Expected `classes` to name at least one class, got none.")
+    if min(wanted) < 0:
+        raise TaskError(f"Expected `classes` to be class numbers from 0, got {min(wanted)}.")
     present = set(rows.labels.unique().tolist())
     missing = sorted(wanted - present)
     if missing:
@@ -200,7 +230,7 @@ def forget_classes(
             f"are {_shown(sorted(present))}."
         )
     chosen = torch.isin(rows.labels, torch.tensor(sorted(wanted)))
-    given = _given(holdout, statistics, training)
+    given = _given(holdout, rows, statistics, training)
     if forget is None:
         return _build(rows, chosen, aim=checked, classes=wanted, given=given)
     if not bool(chosen.all()):
@@ -225,11 +255,13 @@ def forget_indices(
 ) -> ForgetTask:
     """Ask for records of classes that stay to be treated as never seen, by row number of `train`.
 
-    Raises TaskError for row numbers out of range, given twice, or none at all.
+    A mask with one truth value a row stands for the numbers of its true rows. Raises TaskError for
+    row numbers out of range, given twice, or none at all.
     """
     rows = as_rows(train, ids=ids)
-    numbers = whole_numbers(indices, "indices")
     n = len(rows)
+    places = masked_places(indices, n, "indices", "row")
+    numbers = whole_numbers(indices, "indices") if places is None else places
     outside = [i for i in numbers if not 0 <= i < n]
     if outside:
         raise TaskError(
@@ -244,7 +276,7 @@ def forget_indices(
         chosen,
         aim=_checked_aim(aim, "records"),
         classes=frozenset(),
-        given=_given(holdout, statistics, training),
+        given=_given(holdout, rows, statistics, training),
     )
 
 
@@ -261,21 +293,22 @@ def forget_ids(
     """Ask for records of classes that stay to be treated as never seen, by id.
 
     `ids` names the rows of `train` (default: its own `id` array, else the row index as text).
-    `wanted` is a list, set or array; numbers and UTF-8 bytes are read as text, as `ids` are. Raises
-    TaskError for ids that are unknown, given twice, or none at all, and for a plain text.
+    `wanted` is a list, set or array, or a mask with one truth value a row; numbers and UTF-8 bytes
+    are read as text, as `ids` are. Raises TaskError for ids that are unknown, given twice, or none
+    at all, and for a plain text.
     """
     rows = as_rows(train, ids=ids)
     refuse_single(wanted, "wanted")
-    texts = id_texts(wanted, "wanted")
+    places = masked_places(wanted, len(rows), "wanted", "row")
+    texts = id_texts(wanted, "wanted") if places is None else [rows.ids[i] for i in places]
     refuse_doubles(texts, "ids")
     position = {text: i for i, text in enumerate(rows.ids)}
     unknown = [t for t in texts if t not in position]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], rows.ids[:100_000], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise TaskError(
-            f"Expected ids of records in `train`, got unknown id {unknown[0]!r} "
-            f"({len(unknown)} of {len(texts)} unknown).{hint}"
+            f"Expected ids of records in `train`, got unknown id {unknown[0]!r} ({len(unknown)} of "
+            f"{len(texts)} unknown). "
+            "Check the list against the ids of the data: leading zeros, spaces, another set."
         )
     return forget_indices(
         rows,
@@ -302,11 +335,10 @@ def forget_subclasses(
     `sublabels` gives each row of `train` its finer label; the model's own classes stay.
     """
     rows = as_rows(train, ids=ids)
-    fine = torch.as_tensor(sublabels).to(torch.int64)
-    if fine.shape != (len(rows),):
-        raise TaskError(
-            f"Expected one sub-label a row ({len(rows)}), got shape {tuple(fine.shape)}."
-        )
+    try:
+        fine = labels_of(sublabels, rows.ids, "sublabels").numbers
+    except DataError as error:
+        raise TaskError(f"Expected one sub-label a row ({len(rows)}): {error}") from error
     wanted = sorted(set(whole_numbers(subclasses, "subclasses")))
     missing = [c for c in wanted if not bool((fine == c).any())]
     if missing:
@@ -332,6 +364,6 @@ def _by_content(rows: Rows) -> Rows:
     return dataclasses.replace(rows, ids=tuple(names))
 
 
-def _shown(values: Sequence[int]) -> str:
+def _shown(values: Sequence[Any]) -> str:
     shown = ", ".join(str(v) for v in values[:12])
     return shown + (", ..." if len(values) > 12 else "")

@@ -43,7 +43,7 @@ def with_arrays(project, name, **changes):
             "3",
             'Expected `model.factory` to be a callable as "package.module:name"',
         ),
-        ("[1]", "[1.5]", "Expected `forget.classes` to be a list of class numbers, or a .txt"),
+        ("[1]", "[1.5]", "Expected `forget.classes` to be a list of class numbers or names, or"),
         ("[1]", "[1]\naim = 'gone'", 'to be "absent" (classes) or "unseen" (records), got'),
         ("[method]", "[method]\nstrength = 'big'", "be a number above 0, got 'big'."),
         ("[method]", "[method]\nstrength = 0", "`method.strength` to be a number above 0, got 0."),

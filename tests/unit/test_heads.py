@@ -13,7 +13,7 @@ from expunge.network.answers import as_logits
 from expunge.network.heads import Head, backbone_digest, find_head, head_matrix, set_head_matrix
 from expunge.network.passes import feature_batches, logits_of
 from expunge.network.state import digest_of, hook_count, state_of
-from expunge.testing import ToyData, toy
+from expunge.testing import toy
 
 CPU = torch.device("cpu")
 
@@ -175,7 +175,7 @@ def test_no_hook_is_left_when_the_data_raise():
         if position == 7:
             raise OSError("gone")
 
-    data: ToyData = made.train.watched(fail)
+    data = made.train.watched(fail)
     head = find_head(model, made.train.inputs["x"][:2])
     with pytest.raises(DataError, match="gone"):
         list(feature_batches(model, head, as_rows(data), batch_size=4, device=CPU))

@@ -29,7 +29,7 @@ class Pairs(Dataset):
 
 class Dicts(Pairs):
     def __getitem__(self, i):
-        return {"x": self.x[i], "label": int(self.y[i]), "id": f"r{i}"}
+        return {"x": self.x[i], "label": int(self.y[i]), "id": i}
 
 
 class Stream(IterableDataset):
@@ -103,8 +103,8 @@ def test_batches_cover_every_row_once_in_order(n, size):
         (Stream(), "got an IterableDataset"),
         ({"x": X}, r"hold the arrays x and y, got \['x'\]"),
         ({"x": X, "y": Y[:5]}, "5 labels for 6 rows"),
-        ((X, Y.float()), "one integer a row"),
-        ((X, torch.eye(6, dtype=torch.int64)), "Multi-label"),
+        ((X, Y + 0.5), "one integer a row"),
+        ((X, torch.ones(6, 6, dtype=torch.int64)), "Multi-label"),
         ((X, Y > 0), "one integer a row"),
         ((X, Y - 1), "class numbers from 0, got -1"),
         (TensorDataset(X), r"two tensors \(x, y\), got 1"),
@@ -175,13 +175,16 @@ def test_no_rows_of_named_inputs_keep_their_names():
 
 def test_labels_that_change_are_refused():
     class Moody(Pairs):
-        targets = Y
+        labels_now = Y
 
         def __getitem__(self, i):
-            return self.x[i], 0
+            return self.x[i], self.labels_now[i]
 
+    data = Moody()
+    rows = as_rows(data)
+    data.labels_now = torch.zeros_like(Y)
     with pytest.raises(DataError, match="another label for row '1'"):
-        as_rows(Moody()).batch(torch.arange(2))
+        rows.batch(torch.arange(2))
 
 
 @pytest.mark.parametrize(
@@ -190,10 +193,10 @@ def test_labels_that_change_are_refused():
         ({"x": 1.0}, "hold a label under"),
         ({"x": 1.0, "y": 1.5}, "one whole number as label a row in `train`, got 1.5"),
         ((1.0, torch.tensor(2.5)), "one whole number as label"),
-        ((1.0, np.eye(3)[0]), "Multi-label"),
+        ((1.0, np.ones(3)), "Multi-label"),
         ((1.0, True), "one whole number"),
         ("text", "got str"),
-        ((1, 2, 3), "tuple"),
+        ((1,), "tuple of 1"),
     ],
 )
 def test_unreadable_items_are_refused(item, words):
@@ -205,19 +208,21 @@ def test_unreadable_items_are_refused(item, words):
         as_rows(Odd())
 
 
-def test_targets_spare_a_reading_pass():
+def test_targets_spare_most_of_a_reading_pass():
     class Counted(Pairs):
         reads = 0
-        targets = Y
+
+        def __init__(self):
+            super().__init__(torch.arange(1000.0)[:, None], torch.arange(1000) % 4)
+            self.targets = self.y.tolist()
 
         def __getitem__(self, i):
             type(self).reads += 1
             return super().__getitem__(i)
 
     rows = as_rows(Counted())
-    assert Counted.reads == 0
-    rows.batch(torch.tensor([0, 1]))
-    assert Counted.reads == 2
+    assert Counted.reads <= 64 + 2 * 4 + 2 + 1
+    assert torch.equal(rows.labels, torch.arange(1000) % 4)
 
 
 def test_content_digests_see_content_dtype_and_names_only():

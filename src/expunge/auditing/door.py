@@ -16,7 +16,12 @@ from expunge.auditing.reading import (
     logits_in,
 )
 from expunge.auditing.standing import Compared, standing_in
-from expunge.auditing.tied import refuse_other_holdout, refuse_other_original, refuse_other_request
+from expunge.auditing.tied import (
+    refuse_other_holdout,
+    refuse_other_original,
+    refuse_other_request,
+    without_skipped,
+)
 from expunge.audits import Accuracy, Audit, BiasShift, Case, Divergence, Membership, RowSet
 from expunge.data.copies import Views, checked_views, refuse_unfit_views
 from expunge.errors import InputError, ModelError
@@ -73,6 +78,7 @@ def audit(
     if not audits:
         raise InputError("Expected at least one audit, got none: an empty audit proves nothing.")
     size = checked_count(batch_size, "batch_size")
+    task = without_skipped(result, task)
     chosen = _checked_views(task, views)
     before = original if original is not None else result.original
     refuse_other_request(result, task)

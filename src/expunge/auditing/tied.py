@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import torch
 from torch import nn
 
 from expunge.data.digests import content_digests
@@ -12,7 +15,25 @@ from expunge.results.forgotten import holdout_commitment, unlike
 from expunge.results.unlearned import Unlearned
 from expunge.task import ForgetTask
 
-__all__ = ["refuse_other_holdout", "refuse_other_original", "refuse_other_request"]
+__all__ = [
+    "refuse_other_holdout",
+    "refuse_other_original",
+    "refuse_other_request",
+    "without_skipped",
+]
+
+
+def without_skipped(result: Unlearned, task: ForgetTask) -> ForgetTask:
+    """The request without records that an earlier one had forgotten: the run passed them over."""
+    earlier = {i for request in result.forgotten[:-1] for i in request.ids}
+    if task.scope != "records" or task.chosen is None or earlier.isdisjoint(task.forget.ids):
+        return task
+    known = torch.tensor([i in earlier for i in task.rows.ids], dtype=torch.bool)
+    places = (~(task.chosen & known)).nonzero().flatten()
+    if not bool(task.chosen[places].any()):
+        return task
+    rows, chosen = task.rows.select(places), task.chosen[places]
+    return dataclasses.replace(task, rows=rows, chosen=chosen)
 
 
 def refuse_other_request(result: Unlearned, task: ForgetTask) -> None:

@@ -18,6 +18,7 @@ __all__ = ["Job", "checked_fields", "read_job"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 _CALLABLE = 'a callable as "package.module:name"'
+_LISTS = "a .txt, .csv, .npy or .npz file"
 _VIEWS = '"images", "none", or a callable as "package.module:name"'
 _ROWS = 'a callable as "package.module:name", or an npz file with x and y'
 
@@ -43,7 +44,12 @@ class DataTable(BaseModel):
     train: str | None = Field(default=None, description=_ROWS)
     holdout: str | None = Field(default=None, description=_ROWS)
     forget: str | None = Field(default=None, description=_ROWS)
-    ids: str | None = Field(default=None, description="a .txt (one a row) or .npy file")
+    input: str | int | None = Field(default=None, description="a name, or a place from 0")
+    label: str | int | None = Field(default=None, description="a name, or a place from 0")
+    classes: list[str] | str | None = Field(
+        default=None, description="a list of class names, or a file of them"
+    )
+    ids: str | None = Field(default=None, description=f"{_LISTS}, one id a row")
     statistics: str | None = Field(default=None, description="a file of feature statistics")
     views: str | None = Field(
         default=None, description=_VIEWS, pattern=rf"^(images|none|{FORM.pattern})$"
@@ -58,15 +64,16 @@ class ForgetTable(BaseModel):
     """[forget]: exactly one of classes, indices and ids."""
 
     model_config = _STRICT
-    classes: list[int] | str | None = Field(
-        default=None, description="a list of class numbers, or a .txt or .npy file"
+    classes: list[int] | list[str] | str | None = Field(
+        default=None, description=f"a list of class numbers or names, or {_LISTS}"
     )
     indices: list[int] | str | None = Field(
-        default=None, description="a list of row numbers, or a .txt or .npy file"
+        default=None, description=f"a list of row numbers, or {_LISTS}"
     )
     ids: list[str] | list[int] | str | None = Field(
-        default=None, description="a list of ids, or a .txt or .npy file"
+        default=None, description=f"a list of ids, or {_LISTS}"
     )
+    already: Literal["error", "skip"] = Field(default="error", description='"error" or "skip"')
     aim: Literal["absent", "unseen"] | None = Field(
         default=None, description='"absent" (classes) or "unseen" (records)'
     )

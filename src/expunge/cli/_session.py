@@ -51,6 +51,12 @@ class OpenedJob:
         return self.model.model if isinstance(self.model, Unlearned) else self.model
 
 
+def _forgotten(model: nn.Module | Unlearned) -> frozenset[str]:
+    """The ids of all records that the run it starts from has forgotten."""
+    requests = model.forgotten if isinstance(model, Unlearned) else ()
+    return frozenset(i for request in requests for i in request.ids)
+
+
 def with_seed(job: Job, seed: int | None) -> Job:
     """The job with the seed of the command line, where one is given."""
     if seed is None:
@@ -78,7 +84,7 @@ def open_job(job: Job, method_name: str | None, screen: Screen) -> Iterator[Open
         model = model_of(job, factory)
         initial = initial_of(job)
         rows = rows_of(job)
-        task = task_of(job, rows, training)
+        task = task_of(job, rows, training, _forgotten(model))
         yield OpenedJob(
             factory=factory,
             model=model,

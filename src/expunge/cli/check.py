@@ -63,6 +63,7 @@ def _check(screen: Screen, path: Path, method_name: str | None, *, as_json: bool
             initial=work.initial,
             limits=work.limits,
             repeats=job.data.repeats,
+            already="error" if job.forget is None else job.forget.already,
         )
         references = references_of(job, work.factory, work.rows, work.model, work.task)
         ahead = _ahead(foreseen(found.request))
@@ -104,6 +105,8 @@ def _facts(work: OpenedJob, found: Rehearsal) -> dict[str, Any]:
         "head": None if head is None else head.name,
         "features": None if head is None else head.features,
         "classes": found.found.classes,
+        "class_names": None if work.rows.names is None else list(work.rows.names.names),
+        "notes": list(found.request.past.notes),
         "accuracy": accuracy,
         "accuracy_rows": where,
         "chance": chance,
@@ -199,6 +202,11 @@ def _show(screen: Screen, facts: dict[str, Any]) -> None:
         ),
     ]
     screen.table(("", ""), rows, left=True)
+    if facts["class_names"] is not None:
+        shown = ", ".join(f"{n} = {name}" for n, name in enumerate(facts["class_names"][:20]))
+        screen.say(f"classes: {shown}" + (", ..." if len(facts["class_names"]) > 20 else ""))
+    for note in facts["notes"]:
+        screen.say(f"note: {note}")
 
 
 def _warn(screen: Screen, facts: dict[str, Any]) -> None:

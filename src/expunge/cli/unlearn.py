@@ -101,6 +101,7 @@ def _run(
                 references=references,
                 limits=work.limits,
                 repeats=job.data.repeats,
+                already="error" if job.forget is None else job.forget.already,
                 progress=progress,
             )
         run = expunge.save_run(result, out, job=facts)
@@ -166,12 +167,20 @@ def _show(screen: Screen, result: Unlearned, report: AuditReport) -> None:
         if table[1]:
             screen.say("")
             screen.table(*table)
+    if result.class_names is not None:
+        screen.say(f"classes: {_numbered(result.class_names)}")
     for note in result.record.notes:
         screen.say(f"note: {note}")
     outcome = f"{result.outcome.outcome.value}: {result.outcome.reason}"
     screen.say(outcome + limits_line(result.record.limits))
     screen.say(f"claims: {claims_in_words(result.record)}")
     screen.say(f"certificate: {_certificate(result.record)}")
+
+
+def _numbered(names: tuple[str, ...]) -> str:
+    """Which name has which number, the first twenty."""
+    shown = ", ".join(f"{number} = {name}" for number, name in enumerate(names[:20]))
+    return shown + (", ..." if len(names) > 20 else "")
 
 
 def _certificate(record: RunRecord) -> str:

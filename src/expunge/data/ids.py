@@ -31,7 +31,7 @@ def checked_ids(ids: Sequence[Any] | None, n: int, argument: str) -> tuple[str, 
         double = next(t for t in texts if t in seen or seen.add(t))  # type: ignore[func-returns-value]
         raise TaskError(
             f"Expected unique ids in `{argument}`, got duplicate id {double!r}. "
-            "Give each record one id of its own."
+            "Give each record one id of its own (`ids`), not that of what several belong to."
         )
     return texts
 
@@ -55,6 +55,10 @@ def id_texts(ids: Iterable[Any], argument: str) -> tuple[str, ...]:
     return tuple(_id_text(i, argument) for i in ids)
 
 
+def _is_na(value: Any) -> bool:
+    return type(value).__name__ in ("NAType", "NaTType", "NullScalar")
+
+
 def _id_text(value: Any, argument: str) -> str:
     """The id as text; byte strings (numpy's dtype S) are read as UTF-8."""
     if isinstance(value, (Tensor, np.ndarray)):
@@ -64,6 +68,11 @@ def _id_text(value: Any, argument: str) -> str:
                 "Flatten the array of ids."
             )
         value = value.item()
+    if value is None or (isinstance(value, float) and value != value) or _is_na(value):
+        raise TaskError(
+            f"Expected an id for every entry of `{argument}`, got {value!r}. Give each record one "
+            "of its own."
+        )
     if not isinstance(value, bytes):
         return str(value)
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -12,13 +13,42 @@ from torch.utils.data import (
     Dataset,
 )
 
+from expunge.data.names import ClassNames
 from expunge.errors import DataError
 
-__all__ = ["Inputs", "Rows"]
+__all__ = ["BadRowError", "Inputs", "Rows", "not_finite_row"]
 
 
 Inputs = Tensor | dict[str, Tensor]
 """A batch of model inputs: one tensor, or named tensors handed over as keyword arguments."""
+
+
+@final
+class BadRowError(DataError):
+    """One row cannot be used: `place` counts from 0 where it was read, `words` say what is wrong.
+
+    Whoever knows the ids raises it anew with the row's own: `named`.
+    """
+
+    def __init__(self, place: int, words: Callable[[str], str]) -> None:
+        super().__init__(words(str(place)))
+        self.place = place
+        self.words = words
+
+    def named(self, ids: Sequence[str]) -> DataError:
+        """The error with the id of the row, where there is one."""
+        known = self.place < len(ids)
+        return DataError(self.words(ids[self.place] if known else str(self.place)))
+
+
+def not_finite_row(inputs: Inputs) -> int | None:
+    """The first row of a batch that holds NaN or infinity, None where there is none."""
+    for value in (inputs,) if isinstance(inputs, Tensor) else inputs.values():
+        if value.is_floating_point() and value.numel():
+            bad = ~torch.isfinite(value).reshape(len(value), -1).all(1)
+            if bool(bad.any()):
+                return int(bad.nonzero()[0, 0])
+    return None
 
 
 @final
@@ -27,7 +57,8 @@ class Rows(Dataset[tuple[Any, int]]):
     """Rows of a data set: inputs on demand, labels (n,) int64 and unique ids at hand.
 
     `given_ids` says whether the ids were given, or are mere row numbers. `digests` are those of the
-    content of each row, where they have been computed (`expunge.data.digests`).
+    content of each row, where they have been computed (`expunge.data.digests`). `notes` say how the
+    data were read where that is not plain to see, `names` which names the class numbers stand for.
 
     Also a map-style Dataset of `(x, y)`, so that a user's training function can read it.
     """
@@ -38,6 +69,8 @@ class Rows(Dataset[tuple[Any, int]]):
     read: Callable[[Tensor], tuple[Inputs, Tensor]]
     given_ids: bool = False
     digests: tuple[bytes, ...] | None = None
+    notes: tuple[str, ...] = ()
+    names: ClassNames | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,8 +84,22 @@ class Rows(Dataset[tuple[Any, int]]):
         return {name: value[0] for name, value in inputs.items()}, int(labels[0])
 
     def batch(self, positions: Tensor) -> tuple[Inputs, Tensor]:
-        """Read the rows at `positions` (k,); raises DataError if the labels changed since."""
-        inputs, labels = self.read(self.index[positions])
+        """Read the rows at `positions` (k,).
+
+        Raises DataError, with the id of the row, where one cannot be read, is not finite, has
+        another form than the others, or another label than before.
+        """
+        try:
+            inputs, labels = self.read(self.index[positions])
+        except BadRowError as error:
+            raise error.named([self.ids[i] for i in positions.tolist()]) from error
+        bad = not_finite_row(inputs)
+        if bad is not None:
+            raise DataError(
+                "Expected finite inputs, got NaN or infinity in row "
+                f"{self.ids[int(positions[bad])]}. Clean the data, or check its normalisation "
+                "(a division by zero?)."
+            )
         known = self.labels[positions]
         if not torch.equal(labels, known):
             raise DataError(
@@ -71,11 +118,10 @@ class Rows(Dataset[tuple[Any, int]]):
     def select(self, positions: Tensor) -> Rows:
         """The rows at `positions`, as a view."""
         chosen = positions.tolist()
-        return Rows(
-            self.labels[positions],
-            tuple(self.ids[i] for i in chosen),
-            self.index[positions],
-            self.read,
-            self.given_ids,
-            None if self.digests is None else tuple(self.digests[i] for i in chosen),
+        return dataclasses.replace(
+            self,
+            labels=self.labels[positions],
+            ids=tuple(self.ids[i] for i in chosen),
+            index=self.index[positions],
+            digests=None if self.digests is None else tuple(self.digests[i] for i in chosen),
         )

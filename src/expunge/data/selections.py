@@ -1,4 +1,4 @@
-"""What a caller selects by: whole numbers, each entry once."""
+"""What a caller selects by: whole numbers or a mask, each entry once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,50 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from expunge.data.ids import refuse_single
 from expunge.errors import TaskError
 
-__all__ = ["refuse_doubles", "whole_numbers"]
+__all__ = ["masked_places", "refuse_doubles", "whole_numbers"]
+
+
+def masked_places(values: Any, n: int, argument: str, each: str) -> list[int] | None:
+    """The places where a mask is true; None for what is no mask.
+
+    A mask is an array, tensor, series or list of truth values alone. Raises TaskError where it does
+    not have one for every `each`, of which there are `n`.
+    """
+    mask = _truth_values(values)
+    if mask is None:
+        return None
+    if len(mask) != n:
+        raise TaskError(
+            f"Expected a mask in `{argument}` to have {n} truth values, one a {each}, got "
+            f"{len(mask)}. Give one of that length, or the entries themselves "
+            "(`numpy.flatnonzero(mask)` for numbers)."
+        )
+    return [place for place, holds in enumerate(mask) if holds]
+
+
+def _truth_values(values: Any) -> list[bool] | None:
+    """The entries, where all are truth values in one dimension."""
+    found = values
+    if isinstance(values, Tensor):
+        found = values.detach().cpu().numpy() if values.dtype is torch.bool else None
+    elif hasattr(values, "to_numpy"):
+        try:
+            found = np.asarray(values.to_numpy())
+        except Exception:  # noqa: BLE001 - whatever it is, its entries are read one by one
+            return None
+    if isinstance(found, np.ndarray):
+        found = found.tolist() if found.ndim == 1 and found.dtype.kind in "bO" else None
+    if not isinstance(found, (list, tuple)) or not found:
+        return None
+    whole = all(isinstance(entry, (bool, np.bool_)) for entry in found)
+    return [bool(entry) for entry in found] if whole else None
 
 
 def whole_numbers(values: Iterable[Any], argument: str) -> list[int]:
@@ -21,7 +61,7 @@ def whole_numbers(values: Iterable[Any], argument: str) -> list[int]:
         whole: Any = None if "bool" in kind else value
         try:
             numbers.append(operator.index(whole))
-        except TypeError as error:
+        except Exception as error:
             raise TaskError(
                 f"Expected `{argument}` to be whole numbers, got {value!r}. Turn a mask into row "
                 "numbers first."

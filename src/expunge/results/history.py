@@ -28,13 +28,14 @@ class History:
 
     `refused` says by id for which records of the latest request nothing was done. `digests` are
     SHA-256 of files of the folder, by name, as the run wrote them; empty in folders from before
-    they were kept.
+    they were kept. `class_names` are what the class numbers stand for, where labels were names.
     """
 
     requests: tuple[Forgotten, ...]
     split_seed: int | None
     refused: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
 
 
 def history_text(result: Unlearned, files: Mapping[str, str], digests: Mapping[str, str]) -> str:
@@ -62,6 +63,7 @@ def history_text(result: Unlearned, files: Mapping[str, str], digests: Mapping[s
         "files": dict(files),
         "refused": dict(result.refused),
         "record": digests.get("record.json"),
+        **({} if result.class_names is None else {"class_names": list(result.class_names)}),
         "parts": {name: digest for name, digest in digests.items() if name != "record.json"},
     }
     return json.dumps(facts, ensure_ascii=False) + "\n"
@@ -96,6 +98,7 @@ def read_history(path: Path, record: RunRecord) -> History:
             split_seed=_seed(facts["split_seed"], record),
             refused={str(k): str(v) for k, v in facts.get("refused", {}).items()},
             digests=_digests(facts),
+            class_names=_names(facts.get("class_names")),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
@@ -109,6 +112,10 @@ def read_history(path: Path, record: RunRecord) -> History:
             "differ). Put the right private/ back."
         )
     return history
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    return None if value is None else tuple(str(name) for name in value)
 
 
 def _digests(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -34,6 +34,7 @@ class Unlearned:
     `history_known` is False for a run loaded without its private part: it cannot serve further.
     `evidence` is what a certificate is written from, where the method proves something;
     `certificate` the digest of the one saved with the run, where it was loaded from a folder.
+    `class_names` are what the class numbers stand for, where the labels of the data were names.
     `read` holds the logits that the door has read, in memory only, so that no row passes through
     the same weights twice.
     """
@@ -50,6 +51,7 @@ class Unlearned:
     certificate: str | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
     twins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
     read: Read | None = None
 
     @property

@@ -41,8 +41,10 @@ def full_job(result: Unlearned, job: ResolvedJob | None) -> dict[str, Any]:
         forget["classes"] = sorted(latest.classes)
     else:
         forget["ids"] = [*latest.ids, *result.refused]
+    names = {} if result.class_names is None else {"data": {"classes": list(result.class_names)}}
     return {
         "seed": record.seed,
+        **names,
         "forget": forget,
         "method": {"name": record.method, **record.settings},
         "limits": json.loads(to_json(record.limits)),
@@ -65,6 +67,9 @@ def public_job(
     if isinstance(data, dict) and data.get("forget") is not None:
         hidden |= {"data.forget", "data.ids"}
         data.update({k: _HIDDEN for k in ("forget", "ids") if data.get(k) is not None})
+    if isinstance(data, dict) and data.get("classes") is not None:  # names can be those of people
+        hidden.add("data.classes")
+        data["classes"] = _HIDDEN
     if job is not None:
         public["files"] = {k: v for k, v in job.files.items() if k not in hidden}
     seed = result.split_seed  # of runs from before the content decided

@@ -64,6 +64,7 @@ def load_run(path: Path | str, *, factory: Callable[[], nn.Module]) -> Unlearned
         evidence=evidence,
         certificate=payload_digest(path),
         refused=history.refused,
+        class_names=history.class_names,
     )
 
 

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from expunge.data.rows import Rows
+from expunge.data.views import as_rows
 from expunge.runtime.randomness import isolated
 from expunge.statistics.features import FeatureStatistics
 from expunge.task import ForgetTask, forget_classes, forget_indices
@@ -67,9 +69,17 @@ class ToyData(Dataset[Any]):
             return self.inputs["x"][position], label
         return {name: value[position] for name, value in self.inputs.items()} | {"label": label}
 
-    def watched(self, before_read: Callable[[int], None]) -> ToyData:
-        """The same rows, with `before_read` called at each read."""
-        return ToyData(self.inputs, self.targets, before_read)
+    def watched(self, before_read: Callable[[int], None]) -> Rows:
+        """The same rows, with `before_read` called at each read after the first look at them."""
+        looked_at: list[bool] = []
+
+        def told(position: int) -> None:
+            if looked_at:
+                before_read(position)
+
+        rows = as_rows(ToyData(self.inputs, self.targets, told))
+        looked_at.append(True)
+        return rows
 
 
 @final
@@ -152,7 +162,8 @@ class Toy:
 
     def watched(self, before_read: Callable[[int], None]) -> Toy:
         """The same toy, with `before_read` called at each read of a training row."""
-        return dataclasses.replace(self, train=self.train.watched(before_read))
+        watched: Any = self.train.watched(before_read)
+        return dataclasses.replace(self, train=watched)
 
     def absent(self, *classes: int, **parts: Unpack[Parts]) -> ForgetTask:
         """Ask for whole classes; what is not given is the toy's own."""

@@ -23,9 +23,11 @@ from expunge.records import Limits
 from expunge.results.unlearned import Unlearned
 from expunge.settings import check_settings, plain
 from expunge.task import ForgetTask
-from expunge.unlearning.request import Found
+from expunge.unlearning.numbering import refuse_misnumbered
+from expunge.unlearning.request import Already, Found
 
 __all__ = [
+    "checked_already",
     "checked_limits",
     "checked_method",
     "checked_model",
@@ -52,6 +54,13 @@ def checked_repeats(repeats: Repeats) -> Repeats:
     if repeats not in get_args(Repeats):
         raise InputError(f'Expected `repeats` to be "error" or "expected", got {repeats!r}.')
     return repeats
+
+
+def checked_already(already: Already) -> Already:
+    """What records are that are forgotten already; raises InputError for anything else."""
+    if already not in get_args(Already):
+        raise InputError(f'Expected `already` to be "error" or "skip", got {already!r}.')
+    return already
 
 
 def checked_limits(limits: Limits | None) -> Limits:
@@ -204,11 +213,9 @@ def look_at_data(
             few, _ = rows.batch(torch.arange(min(2, len(rows))))
             _count_classes(model, to_device(few, own), name)
     for name, rows in (("forget", task.forget), ("holdout", task.holdout), ("train", task.retain)):
-        if rows is not None and int(rows.labels.max()) >= found.classes:
-            raise DataError(
-                f"Expected labels of `{name}` below the model's {found.classes} classes, got "
-                f"{int(rows.labels.max())}. Check the label numbering."
-            )
+        if rows is not None:
+            whole = rows if name == "holdout" else task.rows
+            refuse_misnumbered(name, rows, whole, found.classes)
     return found
 
 
@@ -263,11 +270,6 @@ def refuse_random_rows(rows: Rows, name: str) -> None:
         if isinstance(first, Tensor) and isinstance(second, Tensor)
         else [(first[k], second[k]) for k in first]  # type: ignore[index]
     )
-    if any(a.is_floating_point() and not bool(torch.isfinite(a).all()) for a, _ in pairs):
-        raise DataError(
-            f"Expected finite inputs in `{name}`, got NaN or infinity among the first rows read. "
-            "Clean the data, or check its normalisation (a division by zero?)."
-        )
     if not all(torch.equal(a, b) for a, b in pairs):
         raise DataError(
             f"Expected `{name}` to give the same row each time, but reading 32 rows twice gave "

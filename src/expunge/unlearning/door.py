@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from expunge.runtime.randomness import isolated, preserved
 from expunge.settings import checked_count
 from expunge.task import ForgetTask
 from expunge.unlearning.checks import (
+    checked_already,
     checked_limits,
     checked_method,
     checked_model,
@@ -39,9 +41,10 @@ from expunge.unlearning.checks import (
 from expunge.unlearning.compared import split_of, twins_of
 from expunge.unlearning.history import settled, without_forgotten
 from expunge.unlearning.looks import judged, looked_at
+from expunge.unlearning.numbering import refuse_renamed
 from expunge.unlearning.promises import kept_promises
 from expunge.unlearning.record import result_of
-from expunge.unlearning.request import Found, Past, Request
+from expunge.unlearning.request import Already, Found, Past, Request
 from expunge.unlearning.served import served_by
 from expunge.unlearning.stored import empty_for, stored
 from expunge.unlearning.work import private_copy, worked
@@ -64,6 +67,7 @@ def unlearn(
     views: str | Views | None = None,
     references: Sequence[nn.Module | Unlearned] = (),
     repeats: Repeats = "error",
+    already: Already = "error",
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Unlearned:
@@ -81,7 +85,8 @@ def unlearn(
 
     Holdout rows with the content of a training row that stays leave the holdout and are counted,
     where the method reads the training rows; more than 1 % of them are an error, unless `repeats`
-    is "expected".
+    is "expected". Records that an earlier request has forgotten are an error, unless `already` is
+    "skip": then they are passed over and counted.
 
     What comes back and is judged is rebuilt from the bytes of the edited weights, in a module that
     `factory` builds (as for `load_run`), or by default in a second copy of the given model.
@@ -99,7 +104,7 @@ def unlearn(
         batch_size=checked_count(batch_size, "batch_size"),
         progress=progress,
     )
-    request = _opened(model, method, task, means, views, references, checked_repeats(repeats))
+    request = _opened(model, method, task, means, views, references, (repeats, already))
     empty = empty_for(request, factory)
     copied = private_copy(request)
     look = looked_at(request, copied)
@@ -125,9 +130,10 @@ def _opened(
     means: Means,
     views: str | Views | None,
     references: Sequence[nn.Module | Unlearned],
-    repeats: Repeats,
+    allowed: tuple[Repeats, Already],
 ) -> Request:
     """Check everything that can be checked before an edit; nothing is copied or changed."""
+    repeats, already = checked_repeats(allowed[0]), checked_already(allowed[1])
     earlier = model if isinstance(model, Unlearned) else None
     if earlier is not None and not earlier.history_known:
         raise InputError(
@@ -142,9 +148,10 @@ def _opened(
     refuse_unfit(method, served)
     named = {f"reference {n}": one for n, one in enumerate(served.references)}
     refuse_references(named, served, given, past.forgotten)
+    refuse_renamed(past.class_names, served.rows)
     found = look_at_data(given, method, served, means.head or past.head)
     refuse_unfit_references(named, served.forget, found.classes)
-    kept, known = without_forgotten(served, past, method, found)
+    kept, known = without_forgotten(served, past, method, found, already)
     split, heard = split_of(kept, known, method, repeats)
     final_task, said = settled(kept, heard, given, method, found)
     request = Request(
@@ -153,12 +160,18 @@ def _opened(
         asked=asked,
         task=final_task,
         means=means,
-        past=said,
+        past=dataclasses.replace(said, notes=(*_read_as(served), *said.notes)),
         found=found,
         split=split,
     )
     method.refuse(given, final_task, request.before)
     return request
+
+
+def _read_as(task: ForgetTask) -> tuple[str, ...]:
+    """How the data were read, where that is not plain to see."""
+    own = () if task.holdout is None else task.holdout.notes
+    return tuple(dict.fromkeys((*task.rows.notes, *own)))
 
 
 @final
@@ -240,6 +253,7 @@ def rehearse(
     views: str | Views | None = None,
     references: Sequence[nn.Module | Unlearned] = (),
     repeats: Repeats = "error",
+    already: Already = "error",
 ) -> Rehearsal:
     """Make every check that `unlearn` makes before it edits, and edit nothing."""
     means = Means(
@@ -249,5 +263,5 @@ def rehearse(
         initial=initial,
         limits=checked_limits(limits),
     )
-    request = _opened(model, method, task, means, views, references, checked_repeats(repeats))
+    request = _opened(model, method, task, means, views, references, (repeats, already))
     return Rehearsal(request=request, refused=method.refused_by_data(request.task))

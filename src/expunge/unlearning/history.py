@@ -21,18 +21,18 @@ from expunge.results.forgotten import Forgotten, found_again, still_there
 from expunge.statistics.features import FeatureStatistics
 from expunge.task import ForgetTask
 from expunge.unlearning.compared import with_digests
-from expunge.unlearning.request import Found, Past, Request
+from expunge.unlearning.request import Already, Found, Past, Request
 
 __all__ = ["judge_again", "settled", "without_forgotten"]
 
 
 def without_forgotten(
-    task: ForgetTask, past: Past, method: Method, found: Found
+    task: ForgetTask, past: Past, method: Method, found: Found, already: Already = "error"
 ) -> tuple[ForgetTask, Past]:
     """The request without rows that earlier requests took away, and these with their records.
 
-    Raises TaskError for classes and records that are forgotten already, and for a request that
-    leaves too little.
+    Raises TaskError for classes and records that are forgotten already (records are passed over
+    where `already` is "skip" and some are left), and for a request that leaves too little.
     """
     requests = past.forgotten
     if task.chosen is not None:
@@ -46,13 +46,17 @@ def without_forgotten(
     fresh = torch.tensor([i not in known for i in task.rows.ids], dtype=torch.bool)
     own = torch.ones_like(fresh) if task.chosen is None else task.chosen
     repeated = int((own & ~fresh).sum())
-    if repeated and (task.scope == "records" or not bool((own & fresh).any())):
+    refused = task.scope == "records" and already == "error"
+    if repeated and (refused or not bool((own & fresh).any())):
         again = next(i for i in task.forget.ids if i in known)
         raise TaskError(
             f"Expected records not forgotten before, got {again!r} again. It stays forgotten; "
-            "leave it out of this request."
+            "leave it out of this request"
+            + ('; or say `already="skip"` ([forget] in a job).' if refused else ".")
         )
-    if repeated:
+    if repeated and task.scope == "records":
+        notes += (f"{repeated} records of the request were forgotten before and were passed over",)
+    elif repeated:
         # The class goes, and some of its records went before it: those are not removed twice.
         notes += (f"{repeated} records of the request were forgotten before",)
     gone = task.classes.union(*(request.classes for request in requests))

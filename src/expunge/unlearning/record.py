@@ -36,7 +36,7 @@ def result_of(
     Only the records that were served are remembered as forgotten.
     """
     request, whole = served.request, served.whole.task.forget
-    forgotten = _forgotten(served)
+    forgotten, names = _forgotten(served), request.task.rows.names
     statistics, void = _carried_statistics(served, look, work, edited.model)
     certificate, certified = served.certified(verdict.outcome, edited.evidence)
     notes = (*request.past.notes, *work.run.record.notes, *_voided(request, edited))
@@ -87,6 +87,7 @@ def result_of(
         evidence=edited.evidence,
         refused={whole.ids[i]: reason for i, reason in served.refused.items()},
         twins=served.twins or {},
+        class_names=request.past.class_names if names is None else names.names,
         read=_read(served.whole, look, verdict, edited.model),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import Literal, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,7 +27,11 @@ from expunge.results.unlearned import Unlearned
 from expunge.statistics.features import FeatureStatistics
 from expunge.task import ForgetTask
 
-__all__ = ["Aside", "Found", "Look", "Past", "Request"]
+__all__ = ["Already", "Aside", "Found", "Look", "Past", "Request"]
+
+
+Already = Literal["error", "skip"]
+"""What records of a request are that an earlier one has forgotten: a mistake, or passed over."""
 
 
 @final
@@ -36,6 +40,7 @@ class Past:
     """What earlier requests left behind; nothing at the first one.
 
     `split_seed` is that of a sequence which began with a run of record version 1, else None.
+    `class_names` are the names that its class numbers stand for, where labels were names.
     """
 
     split_seed: int | None = None
@@ -45,6 +50,7 @@ class Past:
     evidence: Evidence | None = None
     predecessor: str | None = None
     notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] | None = None
 
     @staticmethod
     def of(earlier: Unlearned | None) -> Past:
@@ -61,6 +67,7 @@ class Past:
             evidence=earlier.evidence,
             predecessor=earlier.certificate,
             notes=() if found.outcome.accepted else (poor,),
+            class_names=earlier.class_names,
         )
 
     def serving(self, task: ForgetTask, method: Method) -> ForgetTask:
