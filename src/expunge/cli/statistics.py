@@ -37,6 +37,8 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
     from expunge.statistics.collect import collect_statistics
     from expunge.storage.whole import new_file, refuse_existing
     from expunge.unlearning.checks import refuse_random_rows
+    from expunge.unlearning.found import look_at_answers
+    from expunge.unlearning.work import copied_alone
 
     refuse_existing(out)
     job = read_job(path)
@@ -57,6 +59,7 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
                 )
             requests = [found_again(request, rows) for request in model.forgotten]
             rows, model = never_forgotten(rows, requests), model.model
+        look_at_answers(copied_alone(model), rows)
         inputs, _ = rows.batch(torch.arange(min(2, len(rows))))
         head = find_head(model, inputs, name=job.model.head)
         if head.kind != "plain":
