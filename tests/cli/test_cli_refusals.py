@@ -275,7 +275,7 @@ def test_rows_that_the_model_cannot_read(project):
     with np.load(project.folder / "train.npz") as archive:
         with_arrays(project, "train.npz", x=archive["x"][:, :5])
     err = refused(project, project.job(("prototype-surgery", "mask-class")))
-    assert "Expected the model to run on rows of the data (a batch of (2, 5) torch.float32)" in err
+    assert "Expected the model to run on rows of the data (a batch of (4, 5) torch.float32)" in err
 
 
 def test_statistics_of_another_backbone(project):

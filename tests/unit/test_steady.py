@@ -173,7 +173,7 @@ def test_rounding_between_batch_sizes_is_no_reason(dtype):
 
 
 def test_what_a_deep_net_makes_of_rounding_is_looked_at_again_in_float64(monkeypatch):
-    monkeypatch.setattr("expunge.network.steady._ROUNDING", 1e-9)
+    monkeypatch.setattr("expunge.network.rounding._ROUNDING", 1e-9)
 
     class Coarse(Net):
         def forward(self, x):

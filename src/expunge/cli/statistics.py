@@ -30,6 +30,7 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
     from expunge.cli._load import factory_of, model_of
     from expunge.cli._request import rows_of
     from expunge.errors import JobError
+    from expunge.network.copying import copied
     from expunge.network.heads import find_head
     from expunge.network.weights import writing
     from expunge.results.forgotten import found_again, never_forgotten
@@ -38,7 +39,6 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
     from expunge.storage.whole import new_file, refuse_existing
     from expunge.unlearning.checks import refuse_random_rows
     from expunge.unlearning.found import look_at_answers
-    from expunge.unlearning.work import copied_alone
 
     refuse_existing(out)
     job = read_job(path)
@@ -59,7 +59,7 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
                 )
             requests = [found_again(request, rows) for request in model.forgotten]
             rows, model = never_forgotten(rows, requests), model.model
-        look_at_answers(copied_alone(model), rows)
+        look_at_answers(copied(model), rows)
         inputs, _ = rows.batch(torch.arange(min(2, len(rows))))
         head = find_head(model, inputs, name=job.model.head)
         if head.kind != "plain":

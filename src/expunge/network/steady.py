@@ -5,7 +5,6 @@ Everything else rests on it: what is edited, judged and certified is what the mo
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,18 +17,11 @@ from expunge.data.rows import Inputs
 from expunge.errors import ModelError
 from expunge.network.answers import as_logits
 from expunge.network.calls import call, frozen_statistics, tried
+from expunge.network.copying import copied
+from expunge.network.rounding import apart
 from expunge.network.state import digest_of
 
 __all__ = ["last_rows", "refuse_unsteady"]
-
-_ROUNDING = 1e-4
-"""Share of the largest value by which a row may differ between two passes without suspicion. Other
-kernels run for other batch sizes: trained nets were seen to differ by 4e-7 in float32. What is
-suspected is looked at again in float64, since a deep net may amplify rounding a millionfold; batch
-statistics and dropout move the logits as much there, by tenths."""
-
-_COARSE = 1e-2
-"""The same where an accelerator may multiply float32 in TF32, which keeps ten binary digits."""
 
 
 @final
@@ -63,7 +55,7 @@ def refuse_unsteady(model: nn.Module, company: Inputs, rows: int, name: str = "t
         if found is None:
             return
         try:
-            exact = copy.deepcopy(model).double()
+            exact = copied(model).double()
             found = _looked(exact, _doubled(company), rows, name)
         except Exception:  # noqa: BLE001 - a model that casts by itself: what was seen stands
             raise ModelError(found) from None
@@ -75,12 +67,12 @@ def _looked(model: nn.Module, company: Inputs, rows: int, name: str) -> str | No
     """What is wrong with the answers, in words; None where they are each row's own."""
     first, steps = _pass(model, company, name)
     second, again = _pass(model, company, name)
-    if _apart(first, second):
+    if apart(first, second):
         return _random(_far(first, second), _origin(model, steps, again))
     if 1 < rows < len(first):
-        own, apart = _pass(model, last_rows(company, rows), name)
-        if _apart(first[-rows:], own):
-            return _by_company(_far(first[-rows:], own), _origin(model, steps, apart))
+        own, aside = _pass(model, last_rows(company, rows), name)
+        if apart(first[-rows:], own):
+            return _by_company(_far(first[-rows:], own), _origin(model, steps, aside))
     return _single(model, last_rows(company, 1), first[-1:], steps) if len(first) > 1 else None
 
 
@@ -110,7 +102,7 @@ def _single(model: nn.Module, row: Inputs, expected: Tensor, steps: Sequence[_St
             "it (`squeeze(-1)`, `flatten(1)`). Batch statistics do not exist for one: give "
             "batch norm running ones."
         )
-    if _apart(expected, output):
+    if apart(expected, output):
         return _by_company(_far(expected, output), _origin(model, steps, seen))
     return None
 
@@ -205,23 +197,9 @@ def _tensors(value: Any) -> tuple[Tensor, ...]:
     return ()
 
 
-def _share(values: Tensor) -> float:
-    """What a row may differ by between two passes, as a share of the largest value."""
-    least = _COARSE if values.device.type != "cpu" and values.dtype != torch.float64 else _ROUNDING
-    return max(least, 16 * torch.finfo(values.dtype).eps)
-
-
 def _far(a: Tensor, b: Tensor) -> float:
     apart = (a.double() - b.double()).abs()
     return float(apart[torch.isfinite(apart)].max()) if apart.isfinite().any() else float("inf")
-
-
-def _apart(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors of one shape differ by more than rounding."""
-    finite = a[torch.isfinite(a)].abs()
-    largest = float(finite.max()) if finite.numel() else 0.0
-    same = (a == b) | (a.isnan() & b.isnan())  # −∞ − −∞ is no number
-    return not bool((same | ((a - b).abs() <= _share(a) * largest)).all())
 
 
 def _origin(model: nn.Module, one: Sequence[_Step], other: Sequence[_Step]) -> str:
@@ -249,7 +227,7 @@ def _differ(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
         if a.ndim == 0 or a.shape[1:] != b.shape[1:]:
             continue
         rows = min(len(a), len(b))
-        if rows and _apart(a[-rows:], b[-rows:]):
+        if rows and apart(a[-rows:], b[-rows:]):
             return True
     return False
 

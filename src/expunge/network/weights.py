@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import re
 import stat
@@ -17,6 +16,7 @@ from safetensors.torch import load, save, save_file
 from torch import Tensor, nn
 
 from expunge.errors import ModelError
+from expunge.network.copying import copied
 from expunge.network.state import not_finite
 
 __all__ = [
@@ -41,7 +41,7 @@ def build(factory: Callable[[], Any], *, name: str = "factory") -> nn.Module:
     Raises ModelError where it raises or returns no module.
     """
     try:
-        model = copy.deepcopy(factory())
+        model = factory()
     except Exception as error:
         raise ModelError(
             f"Expected `{name}` to return an nn.Module, but it raised {type(error).__name__}: "
@@ -56,7 +56,7 @@ def build(factory: Callable[[], Any], *, name: str = "factory") -> nn.Module:
         raise ModelError(
             f"Expected `{name}` to return an nn.Module, got {type(model).__name__}.{hint}"
         )
-    return model
+    return copied(model)
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:

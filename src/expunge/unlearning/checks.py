@@ -15,6 +15,7 @@ from expunge.errors import DataError, InputError, ModelError, TaskError, Unsuppo
 from expunge.judging.split import Repeats
 from expunge.methods.base import Method
 from expunge.network.calls import to_device
+from expunge.network.copying import copied
 from expunge.network.state import device_of, not_finite, state_of
 from expunge.records import Limits
 from expunge.results.unlearned import Unlearned
@@ -22,7 +23,6 @@ from expunge.settings import check_settings, plain
 from expunge.task import ForgetTask
 from expunge.unlearning.found import count_classes, found_by, look_at_answers
 from expunge.unlearning.request import Found
-from expunge.unlearning.work import copied_alone
 
 __all__ = [
     "checked_limits",
@@ -199,7 +199,7 @@ def look_at_data(
             refuse_random_rows(rows, name)
         if rows is not None and task.views is not None and name != "train":
             refuse_unfit_views(task.views, rows, name)
-    looked, own = copied_alone(model), device_of(model)
+    looked, own = copied(model), device_of(model)
     look_at_answers(looked, task.forget, task.holdout)
     inputs, _ = task.forget.batch(torch.arange(min(2, len(task.forget))))
     found = found_by(looked, method, to_device(inputs, own), needs, head_name)

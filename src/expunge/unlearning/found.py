@@ -76,7 +76,7 @@ def look_at_answers(model: nn.Module, rows: Rows, others: Rows | None = None) ->
     company = own if among is None else _joined(among, own)
     count = len(company) if isinstance(company, Tensor) else len(next(iter(company.values())))
     look = max(1, min(_LOOKED, count - 1))
-    refuse_unsteady(model, to_device(company, device_of(model)), look, "forget")
+    refuse_unsteady(model, to_device(company, device_of(model)), look)
 
 
 def _beside(rows: Rows, others: Rows | None) -> Inputs | None:
