@@ -48,7 +48,7 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
             "all training rows."
         )
     with importable(job):
-        model = model_of(job, factory_of(job))
+        model = model_of(job, factory_of(job), screen.say)
         rows = rows_of(job)
         refuse_random_rows(rows, "train")
         if isinstance(model, Unlearned):

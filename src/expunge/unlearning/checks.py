@@ -16,6 +16,7 @@ from expunge.judging.split import Repeats
 from expunge.methods.base import Method
 from expunge.network.calls import to_device
 from expunge.network.copying import copied
+from expunge.network.lazy import lazy_layers
 from expunge.network.state import device_of, not_finite, state_of
 from expunge.records import Limits
 from expunge.results.unlearned import Unlearned
@@ -125,6 +126,12 @@ def checked_model(model: Any) -> nn.Module:
                 f"Expected floating weights, got the quantised layer {name!r}. Unlearn the model "
                 "before quantising it."
             )
+    asleep = lazy_layers(model)
+    if asleep:
+        raise ModelError(
+            f"Expected a model whose layers have their shapes, got the lazy layer {asleep[0]!r}, "
+            "which has seen no row. Run one batch through it first, in eval mode."
+        )
     state = state_of(model)
     if not state:
         raise ModelError("Expected a model with weights, got one without any.")
