@@ -14,7 +14,7 @@ from typing import final
 
 from torch import Tensor
 
-__all__ = ["Fitted", "bare_name", "fitted", "nearest_names"]
+__all__ = ["Renamed", "bare_name", "fitted", "nearest_names"]
 
 _SURE = frozenset({"module", "_orig_mod", "_module"})
 _WRAPPERS = _SURE | {"model", "net"}
@@ -56,7 +56,7 @@ _TRAINING = frozenset(
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Fitted:
+class Renamed:
     """A state under the model's own names as far as that goes, and what was done, in sentences."""
 
     state: dict[str, Tensor]
@@ -68,7 +68,7 @@ def bare_name(name: str, wrappers: frozenset[str] = _WRAPPERS) -> str:
     return ".".join(part for part in name.split(".") if part not in wrappers)
 
 
-def fitted(own: Iterable[str], state: Mapping[str, Tensor]) -> Fitted:
+def fitted(own: Iterable[str], state: Mapping[str, Tensor]) -> Renamed:
     """`state` under the names `own` of a model.
 
     Entries that training left beside the model are left out: those that lie outside of the part
@@ -90,7 +90,7 @@ def fitted(own: Iterable[str], state: Mapping[str, Tensor]) -> Fitted:
         notes.append(f"{len(renamed)} tensors renamed to the model's names ({source!r}: {name!r})")
     if out:
         notes.append(f"left out, no part of the model: {', '.join(sorted(out))}")
-    return Fitted({name: state[source] for name, source in sources.items()} | left, tuple(notes))
+    return Renamed({name: state[source] for name, source in sources.items()} | left, tuple(notes))
 
 
 def _matched(

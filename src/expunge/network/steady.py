@@ -87,7 +87,7 @@ def _single(model: nn.Module, row: Inputs, expected: Tensor, steps: Sequence[_St
     seen: list[_Step] = []
     try:
         with _watching(model, seen):
-            given = call(model, row)
+            given = call(model, _fresh(row))
         shape = tuple(getattr(getattr(given, "logits", given), "shape", ()))
         output, said = None, f"logits of shape {shape}"
         output = as_logits(given)
@@ -149,10 +149,17 @@ def _buffers(model: nn.Module) -> dict[str, str]:
     return {n: digest_of({"": t}) for n, t in model.named_buffers()}
 
 
+def _fresh(inputs: Inputs) -> Inputs:
+    """A copy: a model may write on its input."""
+    if isinstance(inputs, Tensor):
+        return inputs.clone()
+    return {name: value.clone() for name, value in inputs.items()}
+
+
 def _pass(model: nn.Module, inputs: Inputs, name: str) -> tuple[Tensor, list[_Step]]:
     seen: list[_Step] = []
     with _watching(model, seen):
-        return as_logits(tried(model, inputs, name)).clone(), seen
+        return as_logits(tried(model, _fresh(inputs), name)).clone(), seen
 
 
 @contextmanager
