@@ -144,6 +144,27 @@ def test_logits_are_unwrapped(output):
     assert as_logits(output).shape == (2, 3)
 
 
+def test_items_that_cannot_be_logits_are_passed_over():
+    logits = torch.zeros(2, 3)
+    others = (torch.tensor(0.5), torch.zeros(2, 5, 7), torch.zeros(2, 4).long(), torch.zeros(2, 1))
+    assert as_logits((*others, logits)) is logits
+    assert as_logits((logits, *others)) is logits
+
+
+@pytest.mark.parametrize("finish", [lambda z: (z, 2 * z), lambda z: (torch.cat([z, z], 1), z)])
+def test_a_tuple_with_two_items_that_may_be_the_logits_is_refused_with_a_cure_that_works(finish):
+    model = Body(finish)
+    with pytest.raises(ModelError, match=r"got \(5, \d\) at 0, \(5, 4\) at 1: which of them"):
+        find_head(model, X)
+
+    class Second(Body):
+        def forward(self, x):
+            return super().forward(x)[1]
+
+    assert as_logits(Second(finish)(X)).shape == (5, 4)
+    assert find_head(Second(lambda z: (2 * z, z)), X).name == "out"
+
+
 def test_no_hook_or_mode_is_left_when_the_model_raises():
     def fail(_z):
         raise RuntimeError("boom")

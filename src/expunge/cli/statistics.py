@@ -30,7 +30,7 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
     from expunge.cli._load import factory_of, model_of
     from expunge.cli._request import rows_of
     from expunge.errors import JobError
-    from expunge.network.copying import copied
+    from expunge.network.calls import unwritten
     from expunge.network.heads import find_head
     from expunge.network.weights import writing
     from expunge.results.forgotten import found_again, never_forgotten
@@ -59,7 +59,8 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
                 )
             requests = [found_again(request, rows) for request in model.forgotten]
             rows, model = never_forgotten(rows, requests), model.model
-        look_at_answers(copied(model), rows)
+        with unwritten(model):
+            look_at_answers(model, rows)
         inputs, _ = rows.batch(torch.arange(min(2, len(rows))))
         head = find_head(model, inputs, name=job.model.head)
         if head.kind != "plain":

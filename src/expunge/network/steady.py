@@ -43,7 +43,7 @@ def last_rows(inputs: Inputs, rows: int) -> Inputs:
 
 
 def refuse_unsteady(model: nn.Module, company: Inputs, rows: int, name: str = "the data") -> None:
-    """Raise ModelError where an answer depends on more than the row; `model` is a private copy.
+    """Raise ModelError where an answer depends on more than the row.
 
     `company` is a batch whose last `rows` rows are looked at: twice in it, then on their own, then
     the last one alone. The module is named where the first difference arises. A pass that writes a

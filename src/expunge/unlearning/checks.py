@@ -14,8 +14,7 @@ from expunge.data.rows import Rows
 from expunge.errors import DataError, InputError, ModelError, TaskError, UnsupportedError
 from expunge.judging.split import Repeats
 from expunge.methods.base import Method
-from expunge.network.calls import to_device
-from expunge.network.copying import copied
+from expunge.network.calls import to_device, unwritten
 from expunge.network.lazy import lazy_layers
 from expunge.network.state import device_of, not_finite, state_of
 from expunge.records import Limits
@@ -192,8 +191,8 @@ def look_at_data(
 ) -> Found:
     """Read a few rows and their views twice, find the head, check labels.
 
-    A private copy of the model answers some rows again, in other company and alone: see
-    `network.steady`. The given one is not run.
+    The model answers some rows again, in other company and alone: see `network.steady`. Its
+    buffers are afterwards what they were.
     """
     needs = method.needs_for(task.scope)
     shown = {"forget": task.forget, "holdout": task.holdout}
@@ -206,14 +205,15 @@ def look_at_data(
             refuse_random_rows(rows, name)
         if rows is not None and task.views is not None and name != "train":
             refuse_unfit_views(task.views, rows, name)
-    looked, own = copied(model), device_of(model)
-    look_at_answers(looked, task.forget, task.holdout)
-    inputs, _ = task.forget.batch(torch.arange(min(2, len(task.forget))))
-    found = found_by(looked, method, to_device(inputs, own), needs, head_name)
-    for name, rows in shown.items():
-        if rows is not None and name != "forget":
-            few, _ = rows.batch(torch.arange(min(2, len(rows))))
-            count_classes(looked, to_device(few, own), name)
+    own = device_of(model)
+    with unwritten(model):
+        look_at_answers(model, task.forget, task.holdout)
+        inputs, _ = task.forget.batch(torch.arange(min(2, len(task.forget))))
+        found = found_by(model, method, to_device(inputs, own), needs, head_name)
+        for name, rows in shown.items():
+            if rows is not None and name != "forget":
+                few, _ = rows.batch(torch.arange(min(2, len(rows))))
+                count_classes(model, to_device(few, own), name)
     for name, rows in (("forget", task.forget), ("holdout", task.holdout), ("train", task.retain)):
         if rows is not None and int(rows.labels.max()) >= found.classes:
             raise DataError(

@@ -67,7 +67,9 @@ def count_classes(model: nn.Module, inputs: Inputs, name: str) -> int:
 
 
 def look_at_answers(model: nn.Module, rows: Rows, others: Rows | None = None) -> None:
-    """Raise ModelError where an answer depends on more than the row; `model` is a private copy.
+    """Raise ModelError where an answer depends on more than the row.
+
+    Run it inside of `unwritten`: a pass may write buffers.
 
     Up to two rows are looked at among two more of `rows`, or of `others` where there are none.
     """
