@@ -308,6 +308,10 @@ def test_statistics_refuse_random_rows_and_existing_files(project):
             "global_step": 12,
         },
         lambda s: {"state_dict": {f"model._orig_mod.{k}": v for k, v in s.items()}},
+        lambda s: {"model": s, "ema": {k: v + 1 for k, v in s.items()}, "epoch": 3},
+        lambda s: {"net": s, "acc": 1.0},
+        lambda s: {"ema": s},
+        lambda s: {"model": {"state_dict": {f"_module.{k}": v for k, v in s.items()}}},
     ],
 )
 def test_convert_unwraps(project, wrap):

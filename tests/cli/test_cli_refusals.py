@@ -168,11 +168,45 @@ def test_other_shapes_are_named(project):
     assert "Expected '0.weight' in w.safetensors to have shape (12, 8), got (16, 8)" in err
 
 
-def test_wrapped_names_point_to_convert(project):
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {f"module.{k}": v for k, v in s.items()},
+        lambda s: {f"_module.{k}": v for k, v in s.items()},
+        lambda s: {f"model._orig_mod.{k}": v for k, v in s.items()},
+        lambda s: {f"net.{k}": v for k, v in s.items()} | {"criterion.weight": torch.ones(4)},
+        lambda s: {k.replace("0.", "0.module."): v for k, v in s.items()},
+    ],
+)
+def test_wrapped_names_are_taken_off_and_said(project, wrap):
+    save_file(wrap(project.state()), project.folder / "w.safetensors")
+    code, _, err = project.run("check", project.job())
+    assert code == 0, err
+    assert "w.safetensors: " in err
+    assert "tensors renamed to the model's names" in err
+    assert ("left out, no part of the model: criterion.weight" in err) == ("net." in err)
+
+
+def test_a_name_that_does_not_fit_shows_the_nearest(project):
     state = project.state()
-    save_file({f"module.{k}": v for k, v in state.items()}, project.folder / "w.safetensors")
+    state["stem.weight"] = state.pop("0.weight")
+    save_file(state, project.folder / "w.safetensors")
     err = refused(project, project.job())
-    assert "begin with 'module.', left by a wrapper: `expunge convert` removes it" in err
+    assert "The nearest names: '0.weight' is missing, 'stem.weight' is there" in err
+    assert "architecture" not in err
+
+
+def test_lazy_layers_take_shape_by_rows_of_the_job(project):
+    (project.folder / "joblazy.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    return nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.LazyBatchNorm1d(),"
+        " nn.LazyLinear(4))\n"
+    )
+    job = project.job(("jobnets:net", "joblazy:net"))
+    code, _, err = project.run("check", job)
+    assert code == 0, err
+    assert project.run("unlearn", job, "--out", "run")[0] in (0, 11, 12)
 
 
 def test_nan_weights(project):
@@ -275,7 +309,7 @@ def test_rows_that_the_model_cannot_read(project):
     with np.load(project.folder / "train.npz") as archive:
         with_arrays(project, "train.npz", x=archive["x"][:, :5])
     err = refused(project, project.job(("prototype-surgery", "mask-class")))
-    assert "Expected the model to run on rows of the data (a batch of (2, 5) torch.float32)" in err
+    assert "Expected the model to run on rows of the data (a batch of (4, 5) torch.float32)" in err
 
 
 def test_statistics_of_another_backbone(project):

@@ -112,8 +112,8 @@ REFUSED = {
     "log-softmax": (Body(lambda z: z.log_softmax(1)), "nothing after it"),
     "temperature": (Body(lambda z: z / 2), "no match among trunk, out"),
     "temperature in place": (Body(_in_place), "no match among trunk, out"),
-    "tied": (Tied(), "tied or parametrised .*words.weight"),
-    "parametrised": (_parametrised(), "tied or parametrised"),
+    "tied": (Tied(), "tied to another module .*words.weight"),
+    "parametrised": (_parametrised(), "to own its weight, got one that is made anew"),
     "none": (nn.Sequential(nn.Conv1d(6, 3, 1), nn.Flatten(1)), "no nn.Linear at all"),
     "tokens": (Tokens(), r"shape \(batch, classes\), got \(5, 3, 4\)"),
     "one logit": (nn.Linear(6, 1), "at least two logits a row"),
@@ -142,6 +142,27 @@ def test_named_head():
 @pytest.mark.parametrize("output", [(torch.zeros(2, 3), 1), [torch.zeros(2, 3)], torch.zeros(2, 3)])
 def test_logits_are_unwrapped(output):
     assert as_logits(output).shape == (2, 3)
+
+
+def test_items_that_cannot_be_logits_are_passed_over():
+    logits = torch.zeros(2, 3)
+    others = (torch.tensor(0.5), torch.zeros(2, 5, 7), torch.zeros(2, 4).long(), torch.zeros(2, 1))
+    assert as_logits((*others, logits)) is logits
+    assert as_logits((logits, *others)) is logits
+
+
+@pytest.mark.parametrize("finish", [lambda z: (z, 2 * z), lambda z: (torch.cat([z, z], 1), z)])
+def test_a_tuple_with_two_items_that_may_be_the_logits_is_refused_with_a_cure_that_works(finish):
+    model = Body(finish)
+    with pytest.raises(ModelError, match=r"got \(5, \d\) at 0, \(5, 4\) at 1: which of them"):
+        find_head(model, X)
+
+    class Second(Body):
+        def forward(self, x):
+            return super().forward(x)[1]
+
+    assert as_logits(Second(finish)(X)).shape == (5, 4)
+    assert find_head(Second(lambda z: (2 * z, z)), X).name == "out"
 
 
 def test_no_hook_or_mode_is_left_when_the_model_raises():

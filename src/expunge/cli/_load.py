@@ -15,9 +15,13 @@ from torch import Tensor, nn
 import expunge
 from expunge.cli._imports import imported
 from expunge.cli._job import Job, checked_fields
-from expunge.data.rows import Rows
+from expunge.cli._request import rows_of
+from expunge.data.rows import Inputs, Rows
 from expunge.errors import JobError, ModelError
 from expunge.methods.legacy import current, written
+from expunge.network.copying import copied
+from expunge.network.lazy import awakened, lazy_layers
+from expunge.network.naming import fitted
 from expunge.network.passes import logits_of
 from expunge.network.weights import build, load_weights, read_weights
 from expunge.records import Limits
@@ -41,13 +45,30 @@ __all__ = [
 
 
 def factory_of(job: Job) -> Callable[[], nn.Module]:
-    """The model factory with its arguments bound."""
+    """The model factory with its arguments bound; lazy layers take shape by two rows of the job."""
     made = functools.partial(imported(job.model.factory, "model.factory"), **job.model.kwargs)
-    return functools.partial(build, made, name=f"model.factory = {job.model.factory}")
+    name = f"model.factory = {job.model.factory}"
+    first = functools.cache(lambda: _first_rows(job))
+
+    def factory() -> nn.Module:
+        model = build(made, name=name)
+        return copied(awakened(model, first())) if lazy_layers(model) else model
+
+    return factory
 
 
-def model_of(job: Job, factory: Callable[[], nn.Module]) -> nn.Module | Unlearned:
-    """The trained model in eval mode, or the earlier run with what it forgot."""
+def _first_rows(job: Job) -> Inputs:
+    rows = rows_of(job)
+    return rows.batch(torch.arange(min(2, len(rows))))[0]
+
+
+def model_of(
+    job: Job, factory: Callable[[], nn.Module], say: Callable[[str], None]
+) -> nn.Module | Unlearned:
+    """The trained model in eval mode, or the earlier run with what it forgot.
+
+    `say` is told what was renamed in the weights, and what was left out.
+    """
     if job.model.run is not None:
         run = expunge.load_run(job.place(job.model.run), factory=factory)
         if not run.outcome.outcome.accepted:
@@ -57,13 +78,24 @@ def model_of(job: Job, factory: Callable[[], nn.Module]) -> nn.Module | Unlearne
             )
         return run
     assert job.model.weights is not None
-    state = read_weights(job.place(job.model.weights))
-    return load_weights(factory(), state, source=job.model.weights).eval()
+    return _loaded(factory(), job.place(job.model.weights), job.model.weights, say)
 
 
-def initial_of(job: Job) -> dict[str, Tensor] | None:
-    """The weights before training, where the job names them."""
-    return None if job.model.initial is None else read_weights(job.place(job.model.initial))
+def _loaded(
+    model: nn.Module, path: Path, source: str, say: Callable[[str], None] | None = None
+) -> nn.Module:
+    """`model` in eval mode with the weights of a file, under the model's names."""
+    found = fitted(model.state_dict(), read_weights(path))
+    for note in found.notes if say is not None else ():
+        say(f"{source}: {note}")  # type: ignore[misc]
+    return load_weights(model, found.state, source=source).eval()
+
+
+def initial_of(job: Job, model: nn.Module) -> dict[str, Tensor] | None:
+    """The weights before training under the model's names, where the job names them."""
+    if job.model.initial is None:
+        return None
+    return fitted(model.state_dict(), read_weights(job.place(job.model.initial))).state
 
 
 def training_of(job: Job, factory: Callable[[], nn.Module]) -> Training | None:
@@ -130,7 +162,7 @@ def references_of(
         if path.is_dir():
             entry: nn.Module | Unlearned = expunge.load_run(path, factory=factory)
         else:
-            entry = load_weights(factory(), read_weights(path), source=name).eval()
+            entry = _loaded(factory(), path, name)
         found[f"reference {name}"] = entry
         own = _said(_module(entry), two).shape[1]
         if own != _said(model, two).shape[1]:

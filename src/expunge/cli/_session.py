@@ -81,8 +81,8 @@ def open_job(job: Job, method_name: str | None, screen: Screen) -> Iterator[Open
         views = views_of(job)
         factory = factory_of(job)
         training = training_of(job, factory)
-        model = model_of(job, factory)
-        initial = initial_of(job)
+        model = model_of(job, factory, screen.say)
+        initial = initial_of(job, model.model if isinstance(model, Unlearned) else model)
         rows = rows_of(job)
         task = task_of(job, rows, training, _forgotten(model))
         yield OpenedJob(

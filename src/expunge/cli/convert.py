@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["convert", "plain_state"]
 
-_WRAPPERS = ("state_dict", "model_state_dict")
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "ema")
 
 
 def convert(
@@ -25,8 +25,9 @@ def convert(
 ) -> None:
     """Convert a pickled checkpoint to safetensors, by safe loading only.
 
-    Unwraps `state_dict` and takes the prefixes `module.`, `_orig_mod.` and Lightning's `model.`
-    off the names.
+    Unwraps `state_dict`, `model`, `net` and `ema`, and takes the prefixes `module.`, `_orig_mod.`,
+    `_module.` and Lightning's `model.` off the names. Other prefixes come off when a job loads the
+    weights, by the names of its model.
     """
     with command() as screen:
         from expunge.network.weights import save_state
@@ -49,7 +50,10 @@ def _loaded(source: Path) -> Any:
     if not source.is_file():
         raise ModelError(f"Expected a checkpoint at {source}, found no file. Check the path.")
     if source.suffix == ".safetensors":
-        raise ModelError(f"Expected a pickled checkpoint, got {source.name}: it is safe already.")
+        raise ModelError(
+            f"Expected a pickled checkpoint, got {source.name}: it is safe already. "
+            "Name it in a job as it is: prefixes of wrappers come off when it is loaded."
+        )
     try:
         return torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -71,15 +75,13 @@ def plain_state(loaded: Any) -> tuple[dict[str, Tensor], list[str]]:
 
     notes: list[str] = []
     wrapped = False
-    if isinstance(loaded, Mapping):
-        for key in _WRAPPERS:
-            if isinstance(loaded.get(key), Mapping):
-                left = [str(k) for k in loaded if k != key]
-                loaded, wrapped = loaded[key], True
-                notes.append(
-                    f"unwrapped {key!r}" + (f"; left out: {', '.join(left)}" if left else "")
-                )
-                break
+    while isinstance(loaded, Mapping):
+        key = next((k for k in _WRAPPERS if isinstance(loaded.get(k), Mapping)), None)
+        if key is None:
+            break
+        left = [str(k) for k in loaded if k != key]
+        loaded, wrapped = loaded[key], True
+        notes.append(f"unwrapped {key!r}" + (f"; left out: {', '.join(left)}" if left else ""))
     if not isinstance(loaded, Mapping) or not loaded:
         raise ModelError(
             f"Expected a state dict (names to tensors), got {type(loaded).__name__}. Save "
@@ -109,7 +111,7 @@ def _bare(
     state: dict[str, Tensor], *, wrapped: bool, notes: list[str]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Take wrapper prefixes off; `model.` only inside `state_dict`, as Lightning writes it."""
-    prefixes = ("module.", "_orig_mod.") + (("model.",) if wrapped else ())
+    prefixes = ("module.", "_orig_mod.", "_module.") + (("model.",) if wrapped else ())
     moved = True
     while moved:
         moved = False

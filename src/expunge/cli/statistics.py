@@ -30,6 +30,7 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
     from expunge.cli._load import factory_of, model_of
     from expunge.cli._request import rows_of
     from expunge.errors import JobError
+    from expunge.network.calls import unwritten
     from expunge.network.heads import find_head
     from expunge.network.weights import writing
     from expunge.results.forgotten import found_again, never_forgotten
@@ -37,6 +38,7 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
     from expunge.statistics.collect import collect_statistics
     from expunge.storage.whole import new_file, refuse_existing
     from expunge.unlearning.checks import refuse_random_rows
+    from expunge.unlearning.found import look_at_answers
 
     refuse_existing(out)
     job = read_job(path)
@@ -46,7 +48,7 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
             "all training rows."
         )
     with importable(job):
-        model = model_of(job, factory_of(job))
+        model = model_of(job, factory_of(job), screen.say)
         rows = rows_of(job)
         refuse_random_rows(rows, "train")
         if isinstance(model, Unlearned):
@@ -57,6 +59,8 @@ def _collect(screen: Screen, path: Path, out: Path) -> None:
                 )
             requests = [found_again(request, rows) for request in model.forgotten]
             rows, model = never_forgotten(rows, requests), model.model
+        with unwritten(model):
+            look_at_answers(model, rows)
         inputs, _ = rows.batch(torch.arange(min(2, len(rows))))
         head = find_head(model, inputs, name=job.model.head)
         if head.kind != "plain":

@@ -16,7 +16,18 @@ from torch.utils.data import (
 from expunge.data.names import ClassNames
 from expunge.errors import DataError
 
-__all__ = ["BadRowError", "Inputs", "Rows", "not_finite_row"]
+__all__ = ["BadRowError", "Inputs", "Rows", "not_finite_row", "parts"]
+
+
+def parts(values: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Slices of at most `size`, in order; the last is not a single row where that can be avoided.
+
+    Batch norm in train mode and models that squeeze cannot take one row alone.
+    """
+    found = values.split(size)
+    if size < 3 or len(found) < 2 or len(found[-1]) > 1:
+        return found
+    return (*found[:-2], found[-2][:-1], torch.cat([found[-2][-1:], found[-1]]))
 
 
 Inputs = Tensor | dict[str, Tensor]
@@ -110,9 +121,12 @@ class Rows(Dataset[tuple[Any, int]]):
         return inputs, labels
 
     def batches(self, size: int, order: Tensor | None = None) -> Iterator[tuple[Inputs, Tensor]]:
-        """Yield batches of at most `size` rows, in `order` (all rows as stored by default)."""
+        """Yield batches of at most `size` rows, in `order` (all rows as stored by default).
+
+        They are split by `parts`.
+        """
         positions = torch.arange(len(self)) if order is None else order
-        for part in positions.split(size):
+        for part in parts(positions, size):
             yield self.batch(part)
 
     def select(self, positions: Tensor) -> Rows:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from expunge.data.rows import Inputs
 from expunge.errors import ModelError
 
-__all__ = ["call", "frozen_statistics", "to_device", "tried"]
+__all__ = ["call", "frozen_statistics", "to_device", "tried", "unwritten"]
 
 
 @contextmanager
@@ -25,6 +25,34 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def unwritten(model: nn.Module) -> Iterator[None]:
+    """After the block every buffer is what it was before: the same tensor with the same values."""
+    before = [
+        (module, {n: (t, None if t is None else t.detach().clone()) for n, t in own.items()})
+        for module in model.modules()
+        for own in (module._buffers,)
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, buffers in before:
+                for name, (tensor, values) in buffers.items():
+                    if tensor is not None and values is not None and _differ(tensor, values):
+                        tensor.copy_(values)
+                    module._buffers[name] = tensor
+                for name in [n for n in module._buffers if n not in buffers]:
+                    del module._buffers[name]
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one dtype differ in shape or in a value; NaN equals NaN."""
+    if one.shape != other.shape:
+        return True
+    return not bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def to_device(inputs: Inputs, device: torch.device) -> Inputs:

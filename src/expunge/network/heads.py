@@ -14,11 +14,14 @@ from typing import Any, Literal, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from expunge.data.rows import Inputs
 from expunge.errors import ModelError
 from expunge.network.answers import as_logits
 from expunge.network.calls import frozen_statistics, tried
+from expunge.network.folding import folding
+from expunge.network.rounding import apart
 from expunge.network.state import digest_of, state_of
 from expunge.patches.heads import PATCH_NAMES, GatedLinear, NarrowLinear
 
@@ -81,7 +84,8 @@ def find_head(model: nn.Module, inputs: Inputs, *, name: str | None = None) -> H
 
     `name` fixes it where several qualify. Raises ModelError where there is none, where the model
     changes its output afterwards (softmax, temperature), where the layer reads tokens instead of
-    one vector a row, and where its weight is tied to another module.
+    one vector a row, and where its weight is tied to another module or made from other tensors.
+    Any subclass of nn.Linear serves that owns weight and bias and gives Wh + b.
     """
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     if name is not None and name not in linears:
@@ -99,7 +103,7 @@ def find_head(model: nn.Module, inputs: Inputs, *, name: str | None = None) -> H
         raise ModelError(
             f"Expected the output of {asked} to be the logits that the model returns, got no "
             f"match among {_listed(linears)}. Methods that edit the head need a final nn.Linear "
-            "with nothing after it; return its output, not a softmax of it."
+            f"with nothing after it. {folding(model, seen, logits)}"
         )
     found, features = matches[-1]
     if features.ndim != 2:
@@ -108,13 +112,62 @@ def find_head(model: nn.Module, inputs: Inputs, *, name: str | None = None) -> H
             f"{tuple(features.shape)}."
         )
     layer = linears[found]
+    _refuse_derived(found, layer)
     names = [n for n, p in model.named_parameters(remove_duplicate=False) if p is layer.weight]
-    if len(names) > 1 or type(layer) not in _KINDS or hasattr(layer, "parametrizations"):
+    if len(names) > 1:
         raise ModelError(
-            f"Expected the head {found!r} to own a plain weight, got one that is tied or "
-            f"parametrised ({', '.join(names) or type(layer).__name__}). Untie or bake it first."
+            f"Expected the head {found!r} to own a plain weight, got one that is tied to "
+            f"another module ({', '.join(names)}). Untie it first: "
+            f"{_place(found)}.weight = nn.Parameter({_place(found)}.weight.detach().clone())."
+        )
+    if type(layer) not in _KINDS and not _is_linear(layer, features, logits):
+        raise ModelError(
+            f"Expected the head {found!r} to give Wh + b of its own weight and bias, but its class "
+            f"{type(layer).__name__} gives something else. Put a plain nn.Linear there, with "
+            "nothing after it."
         )
     return head_at(found, layer)
+
+
+def _is_linear(layer: nn.Linear, features: Tensor, logits: Tensor) -> bool:
+    """Whether the layer's output is Wh + b, up to rounding."""
+    weight, bias = layer.weight.detach().double(), layer.bias
+    own = features.double() @ weight.T + (0.0 if bias is None else bias.detach().double())
+    return not apart(logits, own.to(logits.dtype))
+
+
+def _refuse_derived(name: str, layer: nn.Linear) -> None:
+    """Raise ModelError where weight or bias is made from other tensors at each pass."""
+    for what in ("weight", "bias"):
+        if getattr(layer, what, None) is None or what in layer._parameters:
+            continue
+        by, cure = _derivation(what, layer, _place(name))
+        raise ModelError(
+            f"Expected the head {name!r} to own its {what}, got one that is made anew at each pass "
+            f"by {by}: an edit of it would be lost. Make it a plain parameter first: {cure}. For a "
+            "job let the factory build the plain layer, and save the weights again."
+        )
+
+
+def _derivation(what: str, layer: nn.Linear, place: str) -> tuple[str, str]:
+    """What makes a weight or bias from other tensors, and the line that ends it."""
+    utils, names = "torch.nn.utils", {*layer._parameters, *layer._buffers}
+    if parametrize.is_parametrized(layer, what):
+        parts = layer.get_submodule(f"parametrizations.{what}").children()
+        kinds = ", ".join(type(m).__name__.lstrip("_") for m in parts)
+        cure = f'{utils}.parametrize.remove_parametrizations({place}, "{what}")'
+        return f"a parametrisation ({kinds})", f"`{cure}`"
+    if f"{what}_mask" in names:
+        return "a pruning mask", f'`{utils}.prune.remove({place}, "{what}")`'
+    if f"{what}_g" in names:
+        return "weight_norm", f'`{utils}.remove_weight_norm({place}, "{what}")`'
+    if f"{what}_u" in names:
+        return "spectral_norm", f'`{utils}.remove_spectral_norm({place}, "{what}")`'
+    return f"its class {type(layer).__name__}", "put a plain nn.Linear with its value there"
+
+
+def _place(name: str) -> str:
+    return f'model.get_submodule("{name}")' if name else "model"
 
 
 _KINDS: dict[type[nn.Linear], Literal["plain", "gated", "narrow"]] = {

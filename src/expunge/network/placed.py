@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 
+from expunge.network.copying import copied
 from expunge.network.state import device_of
 
 __all__ = ["placed"]
@@ -14,4 +13,4 @@ __all__ = ["placed"]
 
 def placed(model: nn.Module, device: torch.device) -> nn.Module:
     """The model where it is on `device` already, or else a copy of it there."""
-    return model if device == device_of(model) else copy.deepcopy(model).to(device)
+    return model if device == device_of(model) else copied(model).to(device)

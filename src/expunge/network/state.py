@@ -46,7 +46,8 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's first tensor lies; the CPU for a model without any."""
-    return next((t.device for t in state_of(model).values()), torch.device("cpu"))
+    tensors = (*model.parameters(), *model.buffers())
+    return tensors[0].device if tensors else torch.device("cpu")
 
 
 def digest_of(state: Mapping[str, Tensor]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import re
 import stat
@@ -17,6 +16,9 @@ from safetensors.torch import load, save, save_file
 from torch import Tensor, nn
 
 from expunge.errors import ModelError
+from expunge.network.copying import copied
+from expunge.network.lazy import lazy_layers
+from expunge.network.naming import nearest_names
 from expunge.network.state import not_finite
 
 __all__ = [
@@ -31,7 +33,6 @@ __all__ = [
 ]
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
-_WRAPPERS = ("module.", "_orig_mod.", "model.")
 _FORMAT = {"format": "pt"}
 
 
@@ -41,7 +42,7 @@ def build(factory: Callable[[], Any], *, name: str = "factory") -> nn.Module:
     Raises ModelError where it raises or returns no module.
     """
     try:
-        model = copy.deepcopy(factory())
+        model = factory()
     except Exception as error:
         raise ModelError(
             f"Expected `{name}` to return an nn.Module, but it raised {type(error).__name__}: "
@@ -56,7 +57,7 @@ def build(factory: Callable[[], Any], *, name: str = "factory") -> nn.Module:
         raise ModelError(
             f"Expected `{name}` to return an nn.Module, got {type(model).__name__}.{hint}"
         )
-    return model
+    return model if lazy_layers(model) else copied(model)  # what has no shape cannot be copied
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
@@ -116,9 +117,17 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, source: str) 
     """Copy `state` into `model` and return it; `source` names the file in messages.
 
     Raises ModelError for missing and unexpected names, other shapes, a dtype that would lose
-    digits, and values that are not finite. Step counters of batch norm may be missing.
+    digits, and values that are not finite. Step counters of batch norm may be missing, and names
+    that are tied to one that is there.
     """
+    asleep = lazy_layers(model)
+    if asleep:
+        raise ModelError(
+            f"Expected `factory` to build every layer, got the lazy layer {asleep[0]!r}, which has "
+            "seen no row. Let the function run one batch through the model before it returns it."
+        )
     own = {k: t for k, t in model.state_dict().items() if isinstance(t, Tensor)}
+    state = _with_ties(state, own)
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in own]
     if missing or unexpected:
@@ -126,7 +135,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, source: str) 
         parts += [f"{len(unexpected)} unexpected ({_some(unexpected)})"] if unexpected else []
         raise ModelError(
             f"Expected the tensors of {source} to fit the model that `factory` builds, got "
-            f"{' and '.join(parts)}. {_cure(unexpected, own)}"
+            f"{' and '.join(parts)}. {_cure(missing, unexpected)}"
         )
     for name, there in own.items():
         tensor = state.get(name, there)
@@ -155,16 +164,32 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _cure(unexpected: Sequence[str], own: Mapping[str, Tensor]) -> str:
-    for prefix in _WRAPPERS:
-        if unexpected and all(k.startswith(prefix) for k in unexpected):
-            bare = [k.removeprefix(prefix) for k in unexpected]
-            if any(k in own for k in bare):
-                return (
-                    f"Their names begin with {prefix!r}, left by a wrapper: `expunge convert` "
-                    "removes it."
-                )
+def _cure(missing: Sequence[str], unexpected: Sequence[str]) -> str:
+    """The names that come nearest, where some do: the eye sees what separates them."""
+    near = [(m, nearest_names(m, unexpected)) for m in missing]
+    pairs = [f"{m!r} is missing, {n!r} is there" for m, n in near if n is not None]
+    if pairs:
+        return (
+            f"The nearest names: {'; '.join(pairs[:3])}. Rename them in the file, or let `factory` "
+            "build the model with the names that were saved."
+        )
+    if not missing:
+        return "Leave out what is no part of the model, or let `factory` build that part too."
     return "Check that `factory` and its `kwargs` build the architecture that was saved."
+
+
+def _with_ties(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state`, with the names that the model ties to one that is there."""
+    places: dict[tuple[int, torch.Size], str] = {}
+    for name, tensor in own.items():
+        if name in state and tensor.numel():
+            places[tensor.data_ptr(), tensor.shape] = name
+    tied = {
+        name: state[places[tensor.data_ptr(), tensor.shape]]
+        for name, tensor in own.items()
+        if name not in state and (tensor.data_ptr(), tensor.shape) in places
+    }
+    return {**state, **tied}
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -10,19 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from expunge.data.copies import Views, checked_views, refuse_unfit_views
-from expunge.data.rows import Inputs, Rows
+from expunge.data.rows import Rows
 from expunge.errors import DataError, InputError, ModelError, TaskError, UnsupportedError
 from expunge.judging.split import Repeats
 from expunge.methods.base import Method
-from expunge.network.answers import as_logits
-from expunge.network.calls import frozen_statistics, to_device, tried
-from expunge.network.heads import find_head
+from expunge.network.calls import to_device, unwritten
+from expunge.network.lazy import lazy_layers
 from expunge.network.state import device_of, not_finite, state_of
-from expunge.patches.regions import RegionPatched
 from expunge.records import Limits
 from expunge.results.unlearned import Unlearned
 from expunge.settings import check_settings, plain
 from expunge.task import ForgetTask
+from expunge.unlearning.found import count_classes, found_by, look_at_answers
 from expunge.unlearning.numbering import refuse_misnumbered
 from expunge.unlearning.request import Already, Found
 
@@ -135,6 +134,12 @@ def checked_model(model: Any) -> nn.Module:
                 f"Expected floating weights, got the quantised layer {name!r}. Unlearn the model "
                 "before quantising it."
             )
+    asleep = lazy_layers(model)
+    if asleep:
+        raise ModelError(
+            f"Expected a model whose layers have their shapes, got the lazy layer {asleep[0]!r}, "
+            "which has seen no row. Run one batch through it first, in eval mode."
+        )
     state = state_of(model)
     if not state:
         raise ModelError("Expected a model with weights, got one without any.")
@@ -193,7 +198,11 @@ def refuse_unfit(method: Method, task: ForgetTask) -> None:
 def look_at_data(
     model: nn.Module, method: Method, task: ForgetTask, head_name: str | None
 ) -> Found:
-    """Read a few rows and their views twice, run the model once, find the head, check labels."""
+    """Read a few rows and their views twice, find the head, check labels.
+
+    The model answers some rows again, in other company and alone: see `network.steady`. Its
+    buffers are afterwards what they were.
+    """
     needs = method.needs_for(task.scope)
     shown = {"forget": task.forget, "holdout": task.holdout}
     if "retain" in needs or ("statistics" in needs and task.statistics is None):
@@ -205,59 +214,20 @@ def look_at_data(
             refuse_random_rows(rows, name)
         if rows is not None and task.views is not None and name != "train":
             refuse_unfit_views(task.views, rows, name)
-    inputs, _ = task.forget.batch(torch.arange(min(2, len(task.forget))))
     own = device_of(model)
-    found = _found(model, method, to_device(inputs, own), needs, head_name)
-    for name, rows in shown.items():
-        if rows is not None and name != "forget":
-            few, _ = rows.batch(torch.arange(min(2, len(rows))))
-            _count_classes(model, to_device(few, own), name)
+    with unwritten(model):
+        look_at_answers(model, task.forget, task.holdout)
+        inputs, _ = task.forget.batch(torch.arange(min(2, len(task.forget))))
+        found = found_by(model, method, to_device(inputs, own), needs, head_name)
+        for name, rows in shown.items():
+            if rows is not None and name != "forget":
+                few, _ = rows.batch(torch.arange(min(2, len(rows))))
+                count_classes(model, to_device(few, own), name)
     for name, rows in (("forget", task.forget), ("holdout", task.holdout), ("train", task.retain)):
         if rows is not None:
             whole = rows if name == "holdout" else task.rows
             refuse_misnumbered(name, rows, whole, found.classes)
     return found
-
-
-def _found(
-    model: nn.Module,
-    method: Method,
-    inputs: Inputs,
-    needs: frozenset[Any],
-    head_name: str | None,
-) -> Found:
-    """The head where the method needs it, or where it is plain to see; and the number of classes.
-
-    Methods that edit a plain head do not know gates, missing rows and patches on regions.
-    """
-    edits_head = not {"head", "statistics"}.isdisjoint(needs)
-    if isinstance(model, RegionPatched):
-        if edits_head:
-            raise UnsupportedError(
-                f"Expected a plain linear head for {method.info.name!r}, got a model patched "
-                "on linear regions. Go on with `prune-published`, or retrain."
-            )
-        return Found(None, _count_classes(model, inputs, "forget"))
-    if not edits_head:
-        classes = _count_classes(model, inputs, "forget")
-        try:
-            return Found(find_head(model, inputs, name=head_name), classes)
-        except ModelError:
-            if head_name is not None:
-                raise
-            return Found(None, classes)
-    head = find_head(model, inputs, name=head_name)
-    if head.kind != "plain" and method.info.structure == "same":
-        raise UnsupportedError(
-            f"Expected a plain linear head for {method.info.name!r}, got one that is "
-            f"{head.kind} by an earlier request. Go on with `prune`, or retrain."
-        )
-    return Found(head, head.classes)
-
-
-def _count_classes(model: nn.Module, inputs: Inputs, name: str) -> int:
-    with frozen_statistics(model), torch.no_grad():
-        return int(as_logits(tried(model, inputs, name)).shape[1])
 
 
 def refuse_random_rows(rows: Rows, name: str) -> None:

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from expunge.errors import ModelError
 from expunge.network.answers import as_logits
 from expunge.network.calls import frozen_statistics, to_device, tried
+from expunge.network.copying import copied
 from expunge.network.rebuilding import bare, rebuilt
 from expunge.network.state import layout_of, restore_layout
 from expunge.network.weights import build, from_bytes, load_weights, to_bytes
 from expunge.runtime.randomness import isolated
 from expunge.unlearning.promises import Edited, described
 from expunge.unlearning.request import Request
-from expunge.unlearning.work import copied_alone
 
 __all__ = ["Stored", "empty_for", "greatest", "in_memory", "moved", "stored"]
 
@@ -55,7 +55,7 @@ def empty_for(request: Request, factory: Callable[[], nn.Module] | None) -> nn.M
     requests. Raises ModelError for a factory that builds another architecture than the given one.
     """
     if factory is None:
-        return bare(copied_alone(request.model))
+        return bare(copied(request.model))
     with isolated(request.means.seed, torch.device("cpu")):
         made = build(factory)
     if not request.plain or request.method.info.structure == "wraps":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass
 from typing import Any, final
@@ -10,15 +9,15 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from expunge.errors import ModelError
 from expunge.methods.run import Run
+from expunge.network.copying import copied
 from expunge.network.state import hook_count
 from expunge.runtime.machine import peak_bytes, reset_peak
 from expunge.statistics.collect import collect_statistics
 from expunge.task import ForgetTask, Given
 from expunge.unlearning.request import Look, Request
 
-__all__ = ["Work", "copied_alone", "private_copy", "worked"]
+__all__ = ["Work", "private_copy", "worked"]
 
 
 @final
@@ -36,24 +35,10 @@ class Work:
 
 def private_copy(request: Request) -> nn.Module:
     """A copy of the given model on the run's device, in eval mode and without gradients."""
-    return copied_alone(request.model).to(request.means.device).eval()
+    return copied(request.model).to(request.means.device).eval()
 
 
-def copied_alone(model: nn.Module) -> nn.Module:
-    """A deep copy without gradients; raises ModelError where there can be none."""
-    try:
-        copied = copy.deepcopy(model)
-    except Exception as error:
-        raise ModelError(
-            "Expected a model that can be copied, but copy.deepcopy raised "
-            f"{type(error).__name__}: {error}. Remove hooks and graph tensors from it."
-        ) from error
-    for parameter in copied.parameters():
-        parameter.grad = None
-    return copied
-
-
-def worked(request: Request, copied: nn.Module, look: Look, generator: torch.Generator) -> Work:
+def worked(request: Request, own: nn.Module, look: Look, generator: torch.Generator) -> Work:
     """Hand the method its part of the request, let it edit the copy, and time it."""
     device, classes = request.means.device, request.found.classes
     run = Run(
@@ -64,11 +49,11 @@ def worked(request: Request, copied: nn.Module, look: Look, generator: torch.Gen
         before=request.before,
         forget_logits=look.outputs[0].forget,
     )
-    handed = _handed(request, copied, run)
-    hooks = hook_count(copied)
+    handed = _handed(request, own, run)
+    hooks = hook_count(own)
     reset_peak(device)
     start = time.perf_counter()
-    result = request.method.apply(copied, handed, run)
+    result = request.method.apply(own, handed, run)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return Work(

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from expunge.data.rows import Rows
+from expunge.data.rows import Rows, parts
 from expunge.methods.mu_mis.sensitivity import (
     Loss,
     SensitivitySums,
@@ -270,8 +270,8 @@ def _drawn(rows: Rows, run: Run) -> Tensor:
 def _chunks(ground: Ground, rows: Rows, other: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Inputs, labels and irrelevant classes of at most `chunk_size` rows, on the run's device."""
     size = ground.method.chunk_size
-    parts = zip(ground.run.batches(rows, size=size), other.split(size), strict=True)
-    for (inputs, labels), theirs in parts:
+    chunks = zip(ground.run.batches(rows, size=size), parts(other, size), strict=True)
+    for (inputs, labels), theirs in chunks:
         assert isinstance(inputs, Tensor)
         yield inputs, labels, theirs.to(labels.device)
 

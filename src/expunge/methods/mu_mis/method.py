@@ -124,8 +124,10 @@ class MuMis(Method):
         )
 
     def refuse(self, model: nn.Module, task: ForgetTask, before: Before) -> None:
-        """Refuse inputs that have no gradient, by one row of the forget set."""
+        """Refuse inputs without a gradient, and operators without a second one, by one row."""
         import torch
+
+        from expunge.methods.mu_mis.tried import refuse_once_differentiable
 
         inputs, _ = task.forget.batch(torch.zeros(1, dtype=torch.int64))
         if not isinstance(inputs, torch.Tensor) or not inputs.is_floating_point():
@@ -135,6 +137,7 @@ class MuMis(Method):
                 "gradient with respect to the input must exist. Wrap the model so that it takes "
                 "floats."
             )
+        refuse_once_differentiable(model, inputs)
 
     def apply(self, model: nn.Module, task: ForgetTask, run: Run) -> nn.Module:
         """Descend until a stop rule fires; return the last accepted state."""

@@ -73,7 +73,7 @@ def sensitivities(
     x = inputs.detach().requires_grad_(True)
     norms = []
     with differentiable_twice() as mode:
-        logits = as_logits(model(x))
+        logits = as_logits(model(x.clone()))  # the model may write on its input
         mode.inputs_only = True
         for classes in (target, irrelevant):
             (to_x,) = torch.autograd.grad(_picked(logits, classes), x, retain_graph=True)
@@ -109,7 +109,7 @@ def sensitivity_gradients(
     sums: list[Tensor] = []
     gradients: list[list[Tensor]] = []
     with differentiable_twice() as mode:
-        logits = as_logits(model(x))
+        logits = as_logits(model(x.clone()))  # the model may write on its input
         for i, classes in enumerate((target, irrelevant)):
             mode.inputs_only = True
             (to_x,) = torch.autograd.grad(

@@ -4,7 +4,10 @@ Three built-in double backward formulas cost far more than the mathematics asks 
 gradient of a convolution's input gradient is computed as a strange convolution over the batch;
 here it is the ordinary weight gradient, by ⟨v, convᵀ(g, W)⟩ = ⟨conv(v, W), g⟩. ReLU sends an
 all-zero gradient back through the whole forward pass; here its mask is a constant. Batch norm in
-eval mode is x·a + b. Values and derivatives are those of the originals up to rounding.
+eval mode is x·a + b. Hard sigmoid and hard swish, which have no double backward in some versions of
+torch, are written in pieces that have one. Values and derivatives are those of the originals up to
+rounding. Reentrant checkpoints, which no gradient with respect to an input passes, run their part
+as it is.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointFunction
 
 __all__ = ["DoubleBackward", "differentiable_twice"]
 
@@ -122,6 +126,17 @@ def _tuple(value: int | Sequence[int], n: int) -> Sequence[int]:
 
 _RELU = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu_)
 _RELU_INPLACE = (torch.relu_, Tensor.relu_, F.relu_)
+_SIGMOID = (F.hardsigmoid, torch._C._nn.hardsigmoid, torch._C._nn.hardsigmoid_)
+_SWISH = (F.hardswish, torch._C._nn.hardswish, torch._C._nn.hardswish_)
+_HARD_INPLACE = (torch._C._nn.hardsigmoid_, torch._C._nn.hardswish_)
+
+
+def _hard_sigmoid(x: Tensor) -> Tensor:
+    """clip(x/6 + 1/2, 0, 1), with no slope at the ends, as torch has it."""
+    between = ((x.detach() > -3) & (x.detach() < 3)).to(x.dtype)
+    return (x / 6 + 0.5) * between + (x.detach() >= 3).to(x.dtype)
+
+
 _CONVOLUTION = (torch.conv1d, torch.conv2d, torch.conv3d)
 
 
@@ -152,6 +167,12 @@ class DoubleBackward(TorchFunctionMode):
             mask = (x.detach() > 0).to(x.dtype)
             inplace = func in _RELU_INPLACE or kwargs.get("inplace", False) or args[1:] == (True,)
             return x.mul_(mask) if inplace else x * mask
+        if func in _SIGMOID or func in _SWISH:
+            x = args[0] if args else kwargs["input"]
+            inplace = func in _HARD_INPLACE or kwargs.get("inplace", False) or args[1:] == (True,)
+            old = x.clone() if inplace else x
+            found = _hard_sigmoid(old) if func in _SIGMOID else old * _hard_sigmoid(old)
+            return x.copy_(found) if inplace else found
         if func is F.batch_norm:
             return self._batch_norm(func, list(args), kwargs)
         return func(*args, **kwargs)
@@ -191,5 +212,20 @@ class DoubleBackward(TorchFunctionMode):
 @contextmanager
 def differentiable_twice() -> Iterator[DoubleBackward]:
     """Inside: cheap double backward, and attention by the math kernel (fused ones have none)."""
-    with sdpa_kernel(SDPBackend.MATH), DoubleBackward() as mode:
+    with sdpa_kernel(SDPBackend.MATH), _without_checkpoints(), DoubleBackward() as mode:
         yield mode
+
+
+@contextmanager
+def _without_checkpoints() -> Iterator[None]:
+    """Reentrant checkpoints run their part and keep what it needs: the same values."""
+
+    def run(function: Any, preserve: bool, *args: Any) -> Any:
+        del preserve
+        return function(*args)
+
+    CheckpointFunction.apply = staticmethod(run)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del CheckpointFunction.apply
