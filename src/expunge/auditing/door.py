@@ -90,7 +90,8 @@ def audit(
     # a retrained model may stand among the references it is shown with
     edited = None if result.record.method == "retrain" else result.model
     refuse_references(named, task, before, result.forgotten, edited)
-    refuse_unfit_references(named, task.forget, _outputs_of(result.model, task))
+    if named:
+        refuse_unfit_references(named, task.forget, _outputs_of(result.model, task))
     digest = digest_of(state_of(result.model))
     models = {} if before is None else {"before": before}
     models["after"] = result.model

@@ -26,7 +26,8 @@ def judge_absent(case: Judged) -> OutcomeReport:
 
     What stays is compared with the original *with the forgotten outputs masked*, since taking a
     class away lifts its neighbours. Nothing can be said where what stays was near chance before,
-    nor of a class that was not recognised; other classes of the request, and damage, outrank that.
+    nor of a class that was not recognised, unless less than half of what stays is left; where other
+    classes of the request were, these and damage outrank it.
     `done` needs at most `forget_accuracy` percent recognised, and for each class a one-sided upper
     bound of at most `class_bound` on its judge rows.
     """
@@ -41,8 +42,12 @@ def judge_absent(case: Judged) -> OutcomeReport:
     near = None
     if "chance" in figures:
         near = near_chance_before(figures["others_before"], figures["chance"])
+    half = damage if damage is not None and damage.why is Reason.HALF_LOST else None
+    none_known = len(unknown) == len(case.labels.unique())
     found = (
         (next(iter(unknown), near) if near is not None else None)
+        or half
+        or (unknown[0] if none_known else None)
         or wrecked
         or _still_known(case, unknown_labels(right, case.labels, case.limits), figures)
         or next(iter(unknown), None)
