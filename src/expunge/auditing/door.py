@@ -39,7 +39,7 @@ from expunge.results.references import (
     refuse_unfit_references,
 )
 from expunge.results.report import AuditReport
-from expunge.results.unlearned import Unlearned
+from expunge.results.unlearned import Unlearned, module_of
 from expunge.runtime.machine import environment, where
 from expunge.runtime.randomness import preserved
 from expunge.settings import checked_count
@@ -96,7 +96,7 @@ def audit(
     models = {} if before is None else {"before": before}
     models["after"] = result.model
     for i, reference in enumerate(references):
-        models[f"retrained-{i}"] = _module(reference)
+        models[f"retrained-{i}"] = module_of(reference)
     known = {
         subject: known_of(result, task, model, chosen, device) for subject, model in models.items()
     }
@@ -165,10 +165,6 @@ def _outputs_of(model: nn.Module, task: ForgetTask) -> int:
     few, _ = task.forget.batch(torch.arange(min(2, len(task.forget))))
     with frozen_statistics(model), torch.no_grad():
         return int(as_logits(tried(model, to_device(few, device_of(model)), "forget")).shape[1])
-
-
-def _module(reference: nn.Module | Unlearned) -> nn.Module:
-    return reference.model if isinstance(reference, Unlearned) else reference
 
 
 def _checked_views(task: ForgetTask, views: str | Views | None) -> Views | None:

@@ -63,8 +63,7 @@ def judged_again(result: Unlearned, task: ForgetTask, said: Said) -> OutcomeRepo
         references=tuple(_outputs(said.logits[name], served) for name in independent),
         beside=_beside(result, task, said, served, independent),
     )
-    parts = (case.after.forget, case.after.judge)
-    if any(bool((torch.isnan(z) | (z == torch.inf)).any()) for z in parts if z is not None):
+    if case.after.undefined:
         return OutcomeReport.of(Outcome.WRECKED, Reason.NOT_FINITE)
     return judge_absent(case) if task.aim == "absent" else judge_unseen(case)
 

@@ -86,14 +86,9 @@ def answers(
                 f"Expected the model to run on the views named, but it raised "
                 f"{type(error).__name__}: {error}. Name views that it can take, or none."
             ) from error
-        if name != NOISE or all(_numbers(outputs) for outputs in said):
+        if name != NOISE or not any(outputs.undefined for outputs in said):
             found[name] = said
     return found
-
-
-def _numbers(outputs: Outputs) -> bool:
-    parts = (outputs.forget, outputs.judge)
-    return not any(bool((torch.isnan(z) | (z == torch.inf)).any()) for z in parts if z is not None)
 
 
 def sights(

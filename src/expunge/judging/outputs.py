@@ -23,6 +23,12 @@ class Outputs:
     forget: Float[Tensor, "forget classes"]
     judge: Float[Tensor, "judge classes"] | None
 
+    @property
+    def undefined(self) -> bool:
+        """Whether there is a NaN or +∞ among them; −∞ stands for a class that is gone."""
+        parts = (self.forget, self.judge)
+        return any(bool((torch.isnan(z) | (z == torch.inf)).any()) for z in parts if z is not None)
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -16,7 +16,7 @@ from expunge.network.calls import frozen_statistics, to_device, tried
 from expunge.network.state import device_of, digest_of, state_of
 from expunge.records import Limits
 from expunge.results.forgotten import Forgotten
-from expunge.results.unlearned import Unlearned
+from expunge.results.unlearned import Unlearned, module_of
 from expunge.task import ForgetTask
 
 __all__ = [
@@ -47,7 +47,7 @@ def refuse_references(
     }
     gone = task.classes.union(*(request.classes for request in forgotten))
     for name, reference in references.items():
-        model = reference.model if isinstance(reference, Unlearned) else reference
+        model = module_of(reference)
         digest = digest_of(state_of(model))
         if digest in known:
             raise ModelError(
@@ -101,7 +101,7 @@ def refuse_unfit_references(
     """Raise ModelError for references that do not run on two of the rows, or have other outputs."""
     few, _ = rows.batch(torch.arange(min(2, len(rows))))
     for name, reference in references.items():
-        model = reference.model if isinstance(reference, Unlearned) else reference
+        model = module_of(reference)
         with frozen_statistics(model), torch.no_grad():
             found = as_logits(tried(model, to_device(few, device_of(model)), f"{name}, forget"))
         if found.shape[1] != classes:

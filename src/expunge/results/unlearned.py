@@ -18,7 +18,7 @@ from expunge.results.forgotten import Forgotten
 from expunge.results.read import Read
 from expunge.statistics.features import FeatureStatistics
 
-__all__ = ["Unlearned"]
+__all__ = ["Unlearned", "module_of"]
 
 
 @final
@@ -58,3 +58,8 @@ class Unlearned:
     def outcome(self) -> OutcomeReport:
         """The outcome and its reason."""
         return self.record.outcome
+
+
+def module_of(model: nn.Module | Unlearned) -> nn.Module:
+    """The module itself, of a run or as it was given."""
+    return model.model if isinstance(model, Unlearned) else model

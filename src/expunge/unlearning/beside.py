@@ -9,13 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from expunge.data.rows import Rows
 from expunge.judging.copies import Copies, Copy, answers, copies_of, sights
 from expunge.judging.outputs import Beside, Outputs
-from expunge.network.passes import logits_of
 from expunge.network.placed import placed
 from expunge.unlearning.references import references_read, some_that_stay
 from expunge.unlearning.request import Aside, Request
@@ -51,7 +48,7 @@ def seen_beside(request: Request, copied: nn.Module, stored: Outputs) -> Aside:
         lost=tuple(name for name in made if name not in copies),
         copies=copies,
         stays=stays,
-        retained=None if asked is None else _logits(request, copied, asked),
+        retained=None if asked is None else request.logits(copied, asked),
     )
 
 
@@ -90,8 +87,3 @@ def beside_of(request: Request, seen: Aside, after: Copies, served: Served) -> B
 def _answers(request: Request, model: nn.Module, copies: Mapping[str, tuple[Copy, ...]]) -> Copies:
     size, device = request.means.batch_size, request.means.device
     return answers(placed(model, device), copies, batch_size=size, device=device)
-
-
-def _logits(request: Request, model: nn.Module, rows: Rows) -> Float[Tensor, "rows classes"]:
-    size, device = request.means.batch_size, request.means.device
-    return logits_of(model, rows, batch_size=size, device=device)

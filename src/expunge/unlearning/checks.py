@@ -18,7 +18,7 @@ from expunge.network.calls import to_device, unwritten
 from expunge.network.lazy import lazy_layers
 from expunge.network.state import device_of, not_finite, state_of
 from expunge.records import Limits
-from expunge.results.unlearned import Unlearned
+from expunge.results.unlearned import module_of
 from expunge.settings import check_settings, plain
 from expunge.task import ForgetTask
 from expunge.unlearning.found import count_classes, found_by, look_at_answers
@@ -102,7 +102,7 @@ def with_views(task: ForgetTask, views: str | Views | None) -> ForgetTask:
 def with_references(task: ForgetTask, references: Sequence[Any]) -> ForgetTask:
     """The task with retrained models beside it; raises ModelError for what is no model."""
     for number, reference in enumerate(references):
-        module = reference.model if isinstance(reference, Unlearned) else reference
+        module = module_of(reference)
         if not isinstance(module, nn.Module):
             raise ModelError(
                 f"Expected `references` to be models or results of `Retrain`, got "

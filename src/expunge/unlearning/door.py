@@ -20,7 +20,7 @@ from expunge.methods.run import Means
 from expunge.network.state import device_of
 from expunge.records import Limits
 from expunge.results.references import refuse_references, refuse_unfit_references
-from expunge.results.unlearned import Unlearned
+from expunge.results.unlearned import Unlearned, module_of
 from expunge.runtime.machine import where
 from expunge.runtime.randomness import isolated, preserved
 from expunge.settings import checked_count
@@ -119,7 +119,7 @@ def unlearn(
 def _device(model: nn.Module | Unlearned, device: torch.device | str | None) -> torch.device:
     if device is not None:
         return where(device)
-    module = model.model if isinstance(model, Unlearned) else model
+    module = module_of(model)
     return device_of(module) if isinstance(module, nn.Module) else torch.device("cpu")
 
 
@@ -141,7 +141,7 @@ def _opened(
             "private/ part: what it forgot could serve as training data again. Put private/ back "
             "beside its record.json, and load it again."
         )
-    given = checked_model(model.model if isinstance(model, Unlearned) else model)
+    given = checked_model(module_of(model))
     method, asked = checked_method(method), checked_task(task)
     past = Past.of(earlier)
     served = past.serving(with_references(with_views(asked, views), references), method)

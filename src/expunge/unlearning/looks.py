@@ -9,13 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from expunge.data.rows import Rows
 from expunge.errors import ModelError
 from expunge.judging.absent import judge_absent
 from expunge.judging.copies import Copies
 from expunge.judging.outputs import Judged, Outputs
 from expunge.judging.unseen import judge_unseen
-from expunge.network.passes import feature_batches, logits_of
+from expunge.network.passes import feature_batches
 from expunge.network.state import digest_of, layout_of, state_of
 from expunge.reasons import Reason
 from expunge.records import Outcome, OutcomeReport
@@ -44,7 +43,7 @@ def looked_at(request: Request, copied: nn.Module) -> Look:
     """Read the given model's logits with its private copy; raises ModelError for NaN and +∞."""
     logits, features = _forget_rows(request, copied)
     found = _outputs(request, copied, logits)
-    if any(_undefined(outputs) for outputs in found):
+    if any(outputs.undefined for outputs in found):
         raise ModelError(
             "Expected logits that are numbers, got NaN or +infinity on some rows. Check the "
             "model's normalisation and the data."
@@ -66,9 +65,9 @@ def judged(request: Request, look: Look, stored: Stored, served: Served) -> Verd
         notes = in_memory(request, stored, first.forget)
         return Verdict(outcome=outcome, before=first, after=first, notes=notes)
     edited.model.to(request.means.device)
-    after = _outputs(request, edited.model, _logits(request, edited.model, request.task.forget))
+    after = _outputs(request, edited.model, request.logits(edited.model, request.task.forget))
     said = (*in_memory(request, stored, after[0].forget), *told_of(look.beside))
-    if any(_undefined(outputs) for outputs in after):
+    if any(outputs.undefined for outputs in after):
         outcome = OutcomeReport.of(Outcome.WRECKED, Reason.NOT_FINITE)
         return _back(stored, Verdict(outcome=outcome, before=first, after=after[0], notes=said))
     if not moved(first.forget, after[0].forget, greatest(first.forget)):
@@ -113,7 +112,7 @@ def _forget_rows(
     """Logits of the forget rows and, for statistics to be carried on, their features; one pass."""
     statistics, forget = request.task.statistics, request.task.forget
     if request.head is None or statistics is None or statistics.members is None:
-        return _logits(request, copied, forget), None
+        return request.logits(copied, forget), None
     size, device = request.means.batch_size, request.means.device
     parts = [
         (features.cpu(), logits.float().cpu())
@@ -129,17 +128,7 @@ def _outputs(
 ) -> tuple[Outputs, ...]:
     """Logits on judge, and on the records of this request and of every earlier one at hand."""
     rows = request.split.judge
-    judge = None if rows is None or not len(rows) else _logits(request, model, rows)
+    judge = None if rows is None or not len(rows) else request.logits(model, rows)
     earlier = (r.rows for r in request.past.forgotten if r.rows is not None)
-    every = (forget, *(_logits(request, model, rows) for rows in earlier))
+    every = (forget, *(request.logits(model, rows) for rows in earlier))
     return tuple(Outputs(forget=logits, judge=judge) for logits in every)
-
-
-def _logits(request: Request, model: nn.Module, rows: Rows) -> Float[Tensor, "rows classes"]:
-    size, device = request.means.batch_size, request.means.device
-    return logits_of(model, rows, batch_size=size, device=device)
-
-
-def _undefined(outputs: Outputs) -> bool:
-    parts = (outputs.forget, outputs.judge)
-    return any(bool((torch.isnan(z) | (z == torch.inf)).any()) for z in parts if z is not None)

@@ -88,7 +88,7 @@ def result_of(
         refused={whole.ids[i]: reason for i, reason in served.refused.items()},
         twins=served.twins or {},
         class_names=request.past.class_names if names is None else names.names,
-        read=_read(served.whole, look, verdict, edited.model),
+        read=_read(served.whole, look, verdict, edited.model, record.digest_after),
     )
 
 
@@ -141,7 +141,9 @@ def _cost(work: Work, edited: Edited, seconds: float) -> Cost:
     )
 
 
-def _read(request: Request, look: Look, verdict: Verdict, edited: nn.Module) -> Read | None:
+def _read(
+    request: Request, look: Look, verdict: Verdict, edited: nn.Module, digest: str
+) -> Read | None:
     """The logits, where they are those of the request as it was asked for."""
     if verdict.after is None or request.asked.forget.ids != request.task.forget.ids:
         return None
@@ -159,7 +161,7 @@ def _read(request: Request, look: Look, verdict: Verdict, edited: nn.Module) -> 
         ),
         after=Reading(
             model=edited,
-            digest=digest_of(state_of(edited)),
+            digest=digest,
             hooks=hook_count(edited),
             outputs=verdict.after,
             copies=verdict.copies,

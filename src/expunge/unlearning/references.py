@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from expunge.data.rows import Rows
 from expunge.judging.copies import Copy
@@ -18,13 +16,12 @@ from expunge.judging.independence import (
     standing_of,
 )
 from expunge.judging.outputs import Outputs, masked
-from expunge.network.passes import logits_of
 from expunge.network.placed import placed
 from expunge.network.state import digest_of, hook_count, state_of
 from expunge.records import Standing
 from expunge.results.read import Reading
 from expunge.results.references import refuse_known_again, refuse_known_class
-from expunge.results.unlearned import Unlearned
+from expunge.results.unlearned import module_of
 from expunge.unlearning.request import Request
 
 __all__ = ["references_read", "some_that_stay"]
@@ -52,16 +49,15 @@ def _reference(
 ) -> tuple[Reading, Standing]:
     """What a reference says, and what shows that it is one."""
     task, name = request.task, f"reference {number}"
-    given = task.references[number]
-    own = given.model if isinstance(given, Unlearned) else given
+    own = module_of(task.references[number])
     model = placed(own, request.means.device)
     outputs = Outputs(
-        forget=_logits(request, model, rows.forget), judge=_logits(request, model, rows.judge)
+        forget=request.logits(model, rows.forget), judge=request.logits(model, rows.judge)
     )
     refuse_known_class(name, task, outputs.forget, task.forget.labels, request.means.limits)
     for past in request.past.forgotten:
         if past.scope == "classes" and past.rows is not None:
-            refuse_known_again(name, past, _logits(request, model, past.rows), request.means.limits)
+            refuse_known_again(name, past, request.logits(model, past.rows), request.means.limits)
     agree = seen = logits = None
     assert outputs.judge is not None
     assert stored.judge is not None
@@ -76,7 +72,7 @@ def _reference(
         request.means.limits,
     )
     if stays is not None:
-        logits = _logits(request, model, stays)
+        logits = request.logits(model, stays)
         seen = seen_auc(outputs.forget, task.forget.labels, logits, stays.labels)
     standing = standing_of(
         model,
@@ -105,8 +101,3 @@ def some_that_stay(request: Request) -> Rows | None:
         return None
     places = chosen_retained(stays.labels, request.task.forget.labels, RETAINED_SEED)
     return stays.select(places) if len(places) else None
-
-
-def _logits(request: Request, model: nn.Module, rows: Rows) -> Float[Tensor, "rows classes"]:
-    size, device = request.means.batch_size, request.means.device
-    return logits_of(model, rows, batch_size=size, device=device)

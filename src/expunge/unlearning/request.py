@@ -18,6 +18,7 @@ from expunge.judging.split import Split
 from expunge.methods.base import Before, Method
 from expunge.methods.run import Means
 from expunge.network.heads import Head
+from expunge.network.passes import logits_of
 from expunge.network.state import Layout
 from expunge.patches.regions import RegionPatched
 from expunge.records import Need, Standing
@@ -118,6 +119,10 @@ class Request:
         """Whether the given model carries no patches of earlier requests."""
         patched = isinstance(self.model, RegionPatched)
         return not patched and (self.head is None or self.head.kind == "plain")
+
+    def logits(self, model: nn.Module, rows: Rows) -> Float[Tensor, "rows classes"]:
+        """What a model that is on the run's device says on rows."""
+        return logits_of(model, rows, batch_size=self.means.batch_size, device=self.means.device)
 
     @property
     def before(self) -> Before:
