@@ -27,9 +27,8 @@ from expunge.data.copies import Views, checked_views, refuse_unfit_views
 from expunge.errors import InputError, ModelError
 from expunge.judging.independence import alike_among
 from expunge.judging.outputs import masked
-from expunge.network.answers import as_logits
-from expunge.network.calls import frozen_statistics, to_device, tried
-from expunge.network.passes import logits_of
+from expunge.network.calls import to_device
+from expunge.network.passes import count_classes, logits_of
 from expunge.network.state import device_of, digest_of, state_of
 from expunge.records import Standing
 from expunge.results.references import (
@@ -163,8 +162,7 @@ def audit(
 def _outputs_of(model: nn.Module, task: ForgetTask) -> int:
     """How many logits a row the edited model gives."""
     few, _ = task.forget.batch(torch.arange(min(2, len(task.forget))))
-    with frozen_statistics(model), torch.no_grad():
-        return int(as_logits(tried(model, to_device(few, device_of(model)), "forget")).shape[1])
+    return count_classes(model, to_device(few, device_of(model)), "forget")
 
 
 def _checked_views(task: ForgetTask, views: str | Views | None) -> Views | None:

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from expunge.data.rows import Rows
+from expunge.data.rows import Inputs, Rows
 from expunge.network.answers import as_logits
-from expunge.network.calls import call, frozen_statistics, to_device
+from expunge.network.calls import call, frozen_statistics, to_device, tried
 from expunge.network.heads import Head
 
-__all__ = ["feature_batches", "logits_of"]
+__all__ = ["count_classes", "feature_batches", "logits_of"]
 
 
 def feature_batches(
@@ -39,6 +39,12 @@ def feature_batches(
                 yield caught[-1], logits, labels
     finally:
         handle.remove()
+
+
+def count_classes(model: nn.Module, inputs: Inputs, name: str) -> int:
+    """How many logits the model gives a row of `name`."""
+    with frozen_statistics(model), torch.no_grad():
+        return int(as_logits(tried(model, inputs, name)).shape[1])
 
 
 def logits_of(

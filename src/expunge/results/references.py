@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from expunge.data.rows import Rows
 from expunge.errors import ModelError
 from expunge.judging.outputs import most_known
-from expunge.network.answers import as_logits
-from expunge.network.calls import frozen_statistics, to_device, tried
+from expunge.network.calls import to_device
+from expunge.network.passes import count_classes
 from expunge.network.state import device_of, digest_of, state_of
 from expunge.records import Limits
 from expunge.results.forgotten import Forgotten
@@ -102,12 +102,11 @@ def refuse_unfit_references(
     few, _ = rows.batch(torch.arange(min(2, len(rows))))
     for name, reference in references.items():
         model = module_of(reference)
-        with frozen_statistics(model), torch.no_grad():
-            found = as_logits(tried(model, to_device(few, device_of(model)), f"{name}, forget"))
-        if found.shape[1] != classes:
+        found = count_classes(model, to_device(few, device_of(model)), f"{name}, forget")
+        if found != classes:
             raise ModelError(
                 f"Expected {name} to give {classes} logits a row as the model does, got "
-                f"{found.shape[1]}. Retrain with the original's number of outputs."
+                f"{found}. Retrain with the original's number of outputs."
             )
 
 

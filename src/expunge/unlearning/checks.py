@@ -16,12 +16,13 @@ from expunge.judging.split import Repeats
 from expunge.methods.base import Method
 from expunge.network.calls import to_device, unwritten
 from expunge.network.lazy import lazy_layers
+from expunge.network.passes import count_classes
 from expunge.network.state import device_of, not_finite, state_of
 from expunge.records import Limits
 from expunge.results.unlearned import module_of
 from expunge.settings import check_settings, plain
 from expunge.task import ForgetTask
-from expunge.unlearning.found import count_classes, found_by, look_at_answers
+from expunge.unlearning.found import found_by, look_at_answers
 from expunge.unlearning.numbering import refuse_misnumbered
 from expunge.unlearning.request import Already, Found
 

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from expunge.data.rows import Inputs, Rows
 from expunge.errors import ModelError, UnsupportedError
 from expunge.methods.base import Method
-from expunge.network.answers import as_logits
-from expunge.network.calls import frozen_statistics, to_device, tried
+from expunge.network.calls import to_device
 from expunge.network.heads import find_head
+from expunge.network.passes import count_classes
 from expunge.network.state import device_of
 from expunge.network.steady import refuse_unsteady
 from expunge.patches.regions import RegionPatched
 from expunge.unlearning.request import Found
 
-__all__ = ["count_classes", "found_by", "look_at_answers"]
+__all__ = ["found_by", "look_at_answers"]
 
 _LOOKED = 2
 _COMPANY = 2
@@ -58,12 +58,6 @@ def found_by(
             f"{head.kind} by an earlier request. Go on with `prune`, or retrain."
         )
     return Found(head, head.classes)
-
-
-def count_classes(model: nn.Module, inputs: Inputs, name: str) -> int:
-    """How many logits the model gives a row of `name`."""
-    with frozen_statistics(model), torch.no_grad():
-        return int(as_logits(tried(model, inputs, name)).shape[1])
 
 
 def look_at_answers(model: nn.Module, rows: Rows, others: Rows | None = None) -> None:
